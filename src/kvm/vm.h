@@ -1,0 +1,173 @@
+/*
+ * The virtual machine, architecture-neutral part: memory slots, vCPU list, I/O buses, interrupt
+ * routing, requests to vCPUs.
+ *
+ * Memory slots: an immutable sorted table behind an atomic pointer. vCPU threads read it while they
+ * are "in guest" without a lock; an updater (under slots_lock) publishes a new table, makes every
+ * vCPU flush its TLBs with kvm_sync_vcpus(), and only then frees the old one: the sync is the grace
+ * period. All other readers hold slots_lock.
+ *
+ * Code pages: each guest page of a slot has a struct kvm_page. An engine that caches something made
+ * from a page's bytes (decoded or translated code) first sets bits in code_lines and makes every
+ * vCPU drop its write-TLB entries for the page (kvm_sync_vcpus); it then remembers gen. A writer
+ * that hits a set line adds one to gen. A cached block is valid while gen is what it was.
+ *
+ * References: [KVM-API], virt/kvm in the kernel for the roles. Threads: as said at each field.
+ */
+#pragma once
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/bits.h"
+
+struct vcpu;
+struct kvm_vm;
+
+#define KVM_SOFT_MAX_VCPUS 64
+#define KVM_SOFT_MAX_SLOTS 509 /* as QEMU sees on an x86 kernel: enough for hotplug, bounded */
+
+/* State of one guest page for the engines. 16 bytes. */
+struct kvm_page {
+	_Atomic uint64_t code_lines; /* bit n: bytes 64n..64n+63 have been decoded */
+	_Atomic uint32_t gen;	     /* changes when decoded bytes are written */
+	_Atomic uint32_t writes;     /* how often that happened: engines stop caching hot pages */
+};
+
+struct kvm_memslot {
+	uint32_t id, flags; /* KVM_MEM_* */
+	uint64_t base_gfn, npages;
+	uint8_t *host;		  /* userspace_addr */
+	struct kvm_page *pages;	  /* npages, zeroed mmap */
+	_Atomic uint64_t *dirty;  /* npages bits, or NULL when not logged */
+};
+
+struct kvm_memslots {
+	uint32_t n;
+	struct kvm_memslot *slot[]; /* by base_gfn, not overlapping */
+};
+
+/* The slot that has gfn, or NULL. Caller: a vCPU in guest mode, or slots_lock held. */
+struct kvm_memslot *kvm_memslot_find(struct kvm_vm *vm, uint64_t gfn);
+
+/* Mark a page dirty if its slot is logged. Any thread that may use the slot. */
+void kvm_memslot_mark_dirty(struct kvm_memslot *slot, uint64_t gfn);
+
+/*
+ * Somebody wrote [gpa, gpa+len) without going through a vCPU's write-TLB: bump generations of code
+ * lines hit, mark dirty. Does not cross a slot border (call per slot). Any thread that may use it.
+ */
+void kvm_memslot_written(struct kvm_memslot *slot, gpa_t gpa, uint64_t len);
+
+/* ---- In-kernel I/O buses: irqchip, PIT, ioeventfd, coalesced MMIO --------------------------- */
+
+enum kvm_bus { KVM_BUS_MMIO, KVM_BUS_PIO, KVM_BUSES };
+
+struct kvm_io_device;
+struct kvm_io_ops {
+	/* Return 0 when the device took the access, -EOPNOTSUPP to let the next one (or user) have it. */
+	int (*read)(struct kvm_io_device *d, struct vcpu *v, gpa_t addr, int len, void *data);
+	int (*write)(struct kvm_io_device *d, struct vcpu *v, gpa_t addr, int len, const void *data);
+};
+struct kvm_io_device {
+	const struct kvm_io_ops *ops;
+};
+
+/* Claim [addr, addr+len); several devices may share a range (ioeventfds). Errors: -ENOSPC, -ENOMEM. */
+int kvm_io_bus_register(struct kvm_vm *vm, enum kvm_bus bus, gpa_t addr, uint64_t len,
+			struct kvm_io_device *d);
+void kvm_io_bus_unregister(struct kvm_vm *vm, enum kvm_bus bus, struct kvm_io_device *d);
+/* Offer an access to the devices. 0: done. -EOPNOTSUPP: nobody, exit to user space. vCPU thread. */
+int kvm_io_bus_read(struct vcpu *v, enum kvm_bus bus, gpa_t addr, int len, void *data);
+int kvm_io_bus_write(struct vcpu *v, enum kvm_bus bus, gpa_t addr, int len, const void *data);
+
+/* ---- Interrupts ----------------------------------------------------------------------------- */
+
+/* Sources that may drive one GSI; the line is the OR of them. */
+enum { KVM_IRQ_SOURCE_USER, KVM_IRQ_SOURCE_PIT, KVM_IRQ_SOURCE_IRQFD, KVM_IRQ_SOURCES };
+
+/*
+ * Drive a GSI through the routing table. level 0 or 1. Returns what KVM_IRQ_LINE_STATUS reports:
+ * > 0 delivered, 0 coalesced, < 0 ignored. Any thread; takes vm->irq_lock.
+ */
+int kvm_set_irq(struct kvm_vm *vm, int source, uint32_t gsi, int level);
+/* End of interrupt on a pin of a chip (KVM_IRQCHIP_*): resample irqfds, PIT reinjection. */
+void kvm_notify_acked_irq(struct kvm_vm *vm, unsigned irqchip, unsigned pin);
+/* Route lookups for the IOAPIC's and MSI's users. */
+int kvm_set_msi(struct kvm_vm *vm, uint64_t address, uint32_t data);
+
+/* ---- Timers: what the kernel's hrtimers do for the LAPIC and the PIT ------------------------ */
+
+struct kvm_timer {
+	uint64_t deadline;	  /* CLOCK_MONOTONIC ns; 0 when not queued */
+	void (*fn)(void *opaque); /* in the VM's timer thread, no lock held; may re-arm */
+	void *opaque;
+	int heap_index; /* -1 when not queued */
+	bool running;
+};
+void kvm_timer_init(struct kvm_timer *t, void (*fn)(void *opaque), void *opaque);
+/* (Re-)arm to an absolute CLOCK_MONOTONIC time in ns. Any thread. */
+void kvm_timer_arm(struct kvm_vm *vm, struct kvm_timer *t, uint64_t deadline);
+/* Disarm; on return fn is not running (unless called from fn itself). Any thread, no lock fn takes. */
+void kvm_timer_cancel(struct kvm_vm *vm, struct kvm_timer *t);
+/* CLOCK_MONOTONIC in ns. */
+uint64_t kvm_now_ns(void);
+
+struct kvm_timers; /* heap, thread; kvm/timer.c */
+struct kvm_irq_router;
+struct kvm_eventfds;
+struct kvm_io_buses;
+struct kvm_arch_vm; /* kvm/x86/irqchip.h */
+
+struct kvm_vm {
+	_Atomic(struct kvm_memslots *) slots;
+	pthread_mutex_t slots_lock; /* updates of slots, and readers that are not vCPUs in guest */
+
+	pthread_mutex_t lock; /* creation of vCPUs, chips; capabilities */
+	struct vcpu *_Atomic vcpus[KVM_SOFT_MAX_VCPUS];
+	atomic_uint nvcpus; /* entries of vcpus[] in use, in order of creation */
+	atomic_uint refs;
+
+	pthread_mutex_t irq_lock; /* PIC, IOAPIC, routing table */
+	struct kvm_irq_router *router;
+	struct kvm_io_buses *buses;
+	struct kvm_eventfds *eventfds;
+	struct kvm_timers *timers;
+	struct kvm_arch_vm *arch; /* PIC, IOAPIC, PIT, clock */
+	bool irqchip_in_kernel, irqchip_split;
+	bool no_jit;
+
+	/* exclusive section: one vCPU alone runs guest code (locked accesses across pages) */
+	pthread_mutex_t exclusive_lock;
+};
+
+/* ---- Requests to vCPUs ---------------------------------------------------------------------- */
+
+/* Bits of vcpu->requests. Polled at block boundaries and on entry. */
+enum {
+	REQ_EVENT     = 1 << 0, /* an interrupt, NMI, INIT, SIPI or SMI may be deliverable: look */
+	REQ_KICK      = 1 << 1, /* leave KVM_RUN with -EINTR */
+	REQ_TLB_FLUSH = 1 << 2, /* drop every translation and host pointer */
+	REQ_SIGNAL    = 1 << 3, /* look for pending host signals */
+	REQ_SYNC      = 1 << 4, /* nothing but to pass a boundary */
+	REQ_PAUSE     = 1 << 5, /* another vCPU is in an exclusive section: wait outside guest mode */
+	REQ_STEAL     = 1 << 6, /* kvm-clock / steal-time areas to be rewritten */
+	REQ_FLUSH_CODE = 1 << 7, /* drop all cached code (memory slot removed) */
+};
+
+/* Set request bits and, if the vCPU is halted, wake it. Any thread, async-signal-safe. */
+void kvm_make_request(struct vcpu *v, uint32_t bits);
+
+/*
+ * Set request bits in every vCPU but self and wait until each has acted on them or is outside guest
+ * mode (it acts before it enters). self: the calling vCPU when the caller is one in guest mode, else
+ * NULL; it counts as outside guest mode while it waits and may itself have flushed on return, so it
+ * must not keep host pointers or slots across the call.
+ */
+void kvm_sync_vcpus(struct kvm_vm *vm, uint32_t bits, struct vcpu *self);
+
+/* Run alone: all other vCPUs are outside guest mode until kvm_exclusive_end. vCPU in guest mode. */
+void kvm_exclusive_start(struct vcpu *self);
+void kvm_exclusive_end(struct vcpu *self);
