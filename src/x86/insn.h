@@ -58,8 +58,8 @@ enum {
 	A_X87W   = 1u << 24, /* with A_X87: waits, a pending unmasked x87 exception gives #MF */
 	A_MXCSR  = 1u << 25, /* computes under MXCSR and may set its flags or raise #XM */
 	A_VSIB   = 1u << 26, /* memory operand has a vector index */
-	A_IGNLEN = 1u << 27, /* the 66 prefix does not change operand size (Jcc rel in 64-bit mode) */
-	A_NOMEM8 = 1u << 28, /* 8-bit memory form of a G/E pair (MOVZX/MOVSX source) */
+	A_FALL   = 1u << 27, /* without its feature not #UD but the same opcode without F3 */
+	A_IMPL   = 1u << 28, /* uses registers not among its operands: see insn.def */
 	A_UD     = 1u << 29, /* defined to raise #UD (UD0, UD1, UD2) */
 	A_VSIBX  = 1u << 30, /* with A_VSIB: index vector is half the width named by L (gathers) */
 };
@@ -82,11 +82,12 @@ enum insn_operand {
 	Eb, Ew, Ed, Eq, Ev, Ey, Ep,      /* ModRM.rm: general register or memory */
 	Mb, Mw, Md, Mq, Mv, My, Mdq, Mqq, Mx, Mt, Mp, Ma, Ms, M_, /* memory only; M_: address or other size */
 	Rw, Rd, Rq, Ry, Rv,              /* ModRM.rm: general register only */
+	RdMb, RdMw, RvMw,                /* ModRM.rm: register of the first size or memory of the second */
 	Gb, Gw, Gd, Gq, Gv, Gz, Gy,      /* ModRM.reg: general register */
 	Bd, Bq, By,                      /* VEX.vvvv: general register */
 	Zb, Zv,                          /* opcode bits 2:0 (+REX.B): general register */
 	AL, AX, eAX, rAX, CL, DX, I1,    /* implied registers and the constant 1; eAX is z, rAX is v */
-	Ib, Ibs, Iw, Iz, Iv, Iw2,        /* immediates; Ibs sign-extends to the operand size; Iw2: second */
+	Ib, Ibs, Iw, Iz, Iv, Ib2,        /* immediates; Ibs sign-extends to the operand size; Ib2: second */
 	Jb, Jz,                          /* relative branch targets */
 	Ap,                              /* far pointer in the instruction */
 	Ob, Ov,                          /* moffs */
