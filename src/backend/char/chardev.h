@@ -1,0 +1,133 @@
+/*
+ * Character devices: the host's end of a serial line or console.
+ *
+ * A chardev has one frontend at a time (a UART, a debug console, a monitor). Bytes never get lost:
+ *   input   a backend asks the frontend how many bytes it can take before it reads from the host,
+ *           and stops watching the host's fd while that is 0 (chardev_accept_input resumes it);
+ *   output  goes into a bounded queue that a writer (a thread of the backend) empties, so neither a
+ *           vCPU nor the event loop ever blocks on a slow terminal. chardev_write tells how much
+ *           the queue took; can_write says when there is room again, and a UART simply stays
+ *           "transmitter busy" until then. A device without such a state (a debug port) uses
+ *           chardev_write_all, which lets the queue grow past its bound, up to CHARDEV_HARD_MAX.
+ * Threads: chardev_write*, chardev_accept_input: under the device lock. Handlers are called in the
+ * event loop with the device lock held (never from within chardev_write or chardev_accept_input).
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "core/loop.h"
+
+#define CHARDEV_QUEUE    65536               /* bound for chardev_write */
+#define CHARDEV_HARD_MAX (16u * 1024 * 1024) /* bound for chardev_write_all */
+
+enum chardev_event {
+	CHARDEV_OPENED, /* somebody is there */
+	CHARDEV_CLOSED, /* end of file, hang-up; more may come after a new OPENED */
+	CHARDEV_BREAK,  /* a serial break condition */
+};
+
+/* A frontend's handlers; each may be NULL. */
+struct chardev_handlers {
+	size_t (*can_read)(void *opaque); /* how many bytes it can take now; NULL: none ever */
+	void (*read)(void *opaque, const uint8_t *buf, size_t len); /* len <= can_read() */
+	void (*can_write)(void *opaque); /* after a short chardev_write: there is room again */
+	void (*event)(void *opaque, enum chardev_event ev);
+};
+
+struct chardev;
+
+/* What a kind of chardev implements. Embed struct chardev first. */
+struct chardev_ops {
+	const char *name;
+	/* Take up to len bytes; force: take all if memory allows. Bytes taken. */
+	size_t (*write)(struct chardev *c, const uint8_t *buf, size_t len, bool force);
+	/* The frontend came, went, or has room again: look at can_read. NULL: no input. */
+	void (*update)(struct chardev *c);
+	/* Wait (bounded) until output has left. NULL: nothing is queued. */
+	void (*flush)(struct chardev *c);
+	void (*free)(struct chardev *c);
+};
+
+struct chardev {
+	const struct chardev_ops *ops;
+	char *id; /* owned */
+	struct loop *loop;
+	const struct chardev_handlers *fe; /* NULL: nobody attached */
+	void *fe_opaque;
+	bool want_write;      /* a write was short: can_write is owed */
+	struct bh update_bh;  /* calls ops->update in the loop */
+	struct bh write_bh;   /* calls can_write in the loop */
+	struct chardev *next; /* struct chardevs */
+};
+
+/* For backends: fill the common part. */
+void chardev_init(struct chardev *c, const struct chardev_ops *ops, struct loop *l, const char *id);
+/* For backends, in the loop: what the frontend can take now (0 when nobody is attached). */
+size_t chardev_fe_can_read(struct chardev *c);
+void chardev_fe_read(struct chardev *c, const uint8_t *buf, size_t len);
+void chardev_fe_event(struct chardev *c, enum chardev_event ev);
+/* For backends, any thread: room after a short write. */
+void chardev_fe_writable(struct chardev *c);
+
+/* For frontends. Attach: -EBUSY if another one has it. */
+int chardev_attach(struct chardev *c, const struct chardev_handlers *h, void *opaque,
+		   struct err *e) must_check;
+void chardev_detach(struct chardev *c);
+
+/* Output; bytes taken, 0..len. c may be NULL (not connected): everything is taken and dropped. */
+size_t chardev_write(struct chardev *c, const uint8_t *buf, size_t len);
+void chardev_write_all(struct chardev *c, const uint8_t *buf, size_t len);
+
+/* can_read may have grown: look again soon. NULL is allowed. */
+void chardev_accept_input(struct chardev *c);
+
+/* Wait until queued output has left, at most about two seconds without progress. */
+void chardev_flush(struct chardev *c);
+
+/* Detach, flush, close, free. NULL is allowed. */
+void chardev_free(struct chardev *c);
+
+/* The chardevs of a machine, by id. */
+struct chardevs {
+	struct chardev *first;
+};
+int chardevs_add(struct chardevs *cs, struct chardev *c, struct err *e) must_check; /* takes it */
+struct chardev *chardevs_find(const struct chardevs *cs, const char *id);
+void chardevs_free(struct chardevs *cs); /* all of them */
+
+struct term;
+
+/*
+ * Make one from the text of -serial and friends: "null", "stdio", "file:PATH"; "none" is the
+ * caller's. term: for stdio, see term.h; NULL leaves the terminal alone. NULL and e on failure.
+ */
+struct chardev *chardev_from_text(struct loop *l, const char *id, const char *text,
+				  struct term *term, struct err *e);
+
+struct chardev *chardev_null_new(struct loop *l, const char *id);
+/* in_fd is watched and out_fd written; both stay the caller's. in_fd -1: no input. */
+struct chardev *chardev_fd_new(struct loop *l, const char *id, int in_fd, int out_fd,
+			       struct err *e);
+struct chardev *chardev_file_new(struct loop *l, const char *id, const char *path, struct err *e);
+/* Standard input and output; the terminal goes raw until the chardev is freed. */
+struct chardev *chardev_stdio_new(struct loop *l, const char *id, struct term *term, struct err *e);
+
+/* For tests: input is pushed by the caller, output is kept. room: bytes it takes before it is full.
+ */
+struct chardev *chardev_ring_new(struct loop *l, const char *id, size_t room);
+void chardev_ring_input(struct chardev *c, const void *buf, size_t len);
+void chardev_ring_event(struct chardev *c, enum chardev_event ev);
+size_t chardev_ring_output(struct chardev *c, void *buf, size_t cap); /* takes it out */
+
+/* Control-A keys over another chardev (which it takes over and frees). */
+struct chardev_mux_keys {
+	void (*quit)(void *opaque); /* C-a x; in the loop */
+	/* C-a c: switch to the monitor. NULL: the mux says that there is none. */
+	void (*switch_focus)(void *opaque);
+	void *opaque;
+};
+struct chardev *chardev_mux_new(struct loop *l, const char *id, struct chardev *below,
+				const struct chardev_mux_keys *keys, struct err *e);
