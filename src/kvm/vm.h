@@ -75,7 +75,11 @@ struct kvm_io_device {
 	const struct kvm_io_ops *ops;
 };
 
-/* Claim [addr, addr+len); several devices may share a range (ioeventfds). Errors: -ENOSPC, -ENOMEM. */
+/*
+ * Claim [addr, addr+len); several devices may share a range (ioeventfds). Errors: -ENOSPC, -ENOMEM.
+ * Both wait for the vCPUs to pass a boundary: not from a vCPU in guest mode, and without any lock
+ * that one takes (irq_lock, a chip's).
+ */
 int kvm_io_bus_register(struct kvm_vm *vm, enum kvm_bus bus, gpa_t addr, uint64_t len,
 			struct kvm_io_device *d);
 void kvm_io_bus_unregister(struct kvm_vm *vm, enum kvm_bus bus, struct kvm_io_device *d);
@@ -118,29 +122,49 @@ uint64_t kvm_now_ns(void);
 struct kvm_timers; /* heap, thread; kvm/timer.c */
 struct kvm_irq_router;
 struct kvm_eventfds;
-struct kvm_io_buses;
+struct kvm_coalesced;
+struct kvm_io_bus_table;
 struct kvm_arch_vm; /* kvm/x86/irqchip.h */
+
+/* What user space has set for the whole VM. Written under vm->lock before vCPUs run. */
+struct kvm_vm_config {
+	uint64_t tss_addr, identity_map_addr;
+	uint32_t boot_cpu_id;
+	uint32_t tsc_khz; /* for vCPUs made from now on */
+	uint32_t max_vcpu_id;
+	uint32_t disabled_exits;   /* KVM_X86_DISABLE_EXITS_* */
+	uint64_t disabled_quirks;  /* KVM_X86_QUIRK_* */
+	uint32_t msr_exits;	   /* KVM_MSR_EXIT_REASON_*: always 0, the capability is refused */
+	uint32_t dirty_protect;	   /* KVM_DIRTY_LOG_MANUAL_* */
+	bool x2apic_32bit_ids;	   /* KVM_X2APIC_API_USE_32BIT_IDS */
+	bool x2apic_no_bcast_quirk;
+	bool exception_payload;	   /* KVM_CAP_EXCEPTION_PAYLOAD */
+	bool triple_fault_event;   /* KVM_CAP_X86_TRIPLE_FAULT_EVENT */
+};
 
 struct kvm_vm {
 	_Atomic(struct kvm_memslots *) slots;
 	pthread_mutex_t slots_lock; /* updates of slots, and readers that are not vCPUs in guest */
 
-	pthread_mutex_t lock; /* creation of vCPUs, chips; capabilities */
+	pthread_mutex_t lock; /* creation of vCPUs, chips; capabilities. Never taken in guest mode */
 	struct vcpu *_Atomic vcpus[KVM_SOFT_MAX_VCPUS];
 	atomic_uint nvcpus; /* entries of vcpus[] in use, in order of creation */
 	atomic_uint refs;
 
-	pthread_mutex_t irq_lock; /* PIC, IOAPIC, routing table */
+	pthread_mutex_t irq_lock; /* PIC, IOAPIC, routing table; recursive */
 	struct kvm_irq_router *router;
-	struct kvm_io_buses *buses;
+	_Atomic(struct kvm_io_bus_table *) buses[KVM_BUSES];
 	struct kvm_eventfds *eventfds;
+	struct kvm_coalesced *coalesced;
 	struct kvm_timers *timers;
+	struct kvm_vm_config config;
 	struct kvm_arch_vm *arch; /* PIC, IOAPIC, PIT, clock */
 	bool irqchip_in_kernel, irqchip_split;
 	bool no_jit;
 
 	/* exclusive section: one vCPU alone runs guest code (locked accesses across pages) */
 	pthread_mutex_t exclusive_lock;
+	struct vcpu *_Atomic exclusive_owner;
 };
 
 /* ---- Requests to vCPUs ---------------------------------------------------------------------- */
@@ -155,6 +179,10 @@ enum {
 	REQ_PAUSE     = 1 << 5, /* another vCPU is in an exclusive section: wait outside guest mode */
 	REQ_STEAL     = 1 << 6, /* kvm-clock / steal-time areas to be rewritten */
 	REQ_FLUSH_CODE = 1 << 7, /* drop all cached code (memory slot removed) */
+	REQ_IMMEDIATE = 1 << 8,	 /* run->immediate_exit: as REQ_KICK, at the end of the instruction */
+
+	/* Acted on by kvm_guest_enter and kvm_guest_boundary, outside guest mode. */
+	REQ_OUTSIDE = REQ_TLB_FLUSH | REQ_SYNC | REQ_PAUSE | REQ_FLUSH_CODE,
 };
 
 /* Set request bits and, if the vCPU is halted, wake it. Any thread, async-signal-safe. */
@@ -167,6 +195,22 @@ void kvm_make_request(struct vcpu *v, uint32_t bits);
  * must not keep host pointers or slots across the call.
  */
 void kvm_sync_vcpus(struct kvm_vm *vm, uint32_t bits, struct vcpu *self);
+
+/*
+ * Guest mode: the vCPU may use slots, host pointers and cached code. Enter acts on REQ_OUTSIDE
+ * requests first and returns when none is left; it may wait for another's exclusive section.
+ * Boundary does exit and enter when a REQ_OUTSIDE request is set: call it whenever requests != 0.
+ * vCPU thread.
+ */
+void kvm_guest_enter(struct vcpu *self);
+void kvm_guest_exit(struct vcpu *self);
+void kvm_guest_boundary(struct vcpu *self);
+
+/*
+ * Sleep, outside guest mode, until requests != 0, deadline (CLOCK_MONOTONIC ns, 0: none) or a host
+ * signal that may interrupt KVM_RUN; the last sets REQ_SIGNAL. vCPU thread.
+ */
+void kvm_vcpu_wait(struct vcpu *self, uint64_t deadline);
 
 /* Run alone: all other vCPUs are outside guest mode until kvm_exclusive_end. vCPU in guest mode. */
 void kvm_exclusive_start(struct vcpu *self);

@@ -111,6 +111,7 @@ struct dtable {
 #define TLB_BITS  10
 #define TLB_SIZE  (1u << TLB_BITS)
 #define TLB_EMPTY (~0ull)
+#define ASID_MAX  0xffe
 struct tlb_entry {
 	uint64_t rtag, wtag;
 	uint64_t addend; /* host address = va + addend */
@@ -165,11 +166,13 @@ struct vcpu {
 	bool ac_check;	   /* CR0.AM && RFLAGS.AC && CPL == 3 */
 	uint32_t rflags;   /* all but the arithmetic flags; bit 1 set */
 	uint64_t asid;	   /* low 12 bits of the tags in use */
+	uint64_t fetch_gen; /* changes when a code address may mean other bytes: INVLPG, slots */
 	uint64_t seg_base[SEG_COUNT]; /* effective: 0 for ES, CS, SS, DS in 64-bit mode */
 	uint8_t seg_fast[SEG_COUNT];  /* SEGF_*: no limit or type check needed */
 	struct tlb_entry *tlb;	      /* table for explicit data accesses now */
 	atomic_uint requests;	      /* REQ_* */
 	const struct insn *cur;	      /* instruction under way */
+	const struct insn *block_end; /* where its block ends; moved to stop after it */
 	uint64_t insn_rip;	      /* its address */
 	uint64_t insn_count;	      /* instructions started, for statistics */
 	struct block_cache *blocks;
@@ -226,26 +229,34 @@ struct vcpu {
 	struct coro *coro;
 	sigjmp_buf unwind; /* target of vcpu_throw: the run loop */
 	bool in_insn;	   /* an exit is open in the middle of an instruction */
+	bool abandon;	   /* user space set another RIP meanwhile: drop the instruction */
+	bool flush_code;   /* drop cached code at the next boundary */
+	bool in_exclusive; /* between kvm_exclusive_start and _end */
+	int delivering;	   /* exception vector whose delivery is under way, or -1 */
 	long run_result;   /* what the KVM_RUN under way will return */
 	atomic_int in_guest; /* 1 between entry and exit: see kvm_sync_vcpus */
 	atomic_int kick_fd;  /* eventfd to wake a halted vCPU */
 	atomic_bool halted_wait; /* blocked in kvm_vcpu_block */
-	bool ignore_signals;
-	bool sigset_active;
+	atomic_bool ignore_signals; /* kvm_vcpu_kick_user is the only interruption */
+	bool sigset_active;	    /* KVM_SET_SIGNAL_MASK: sigset is what KVM_RUN blocks */
 	uint64_t sigset;
-	uint64_t last_sig_check;
-	uint32_t sync_regs; /* reserved */
+	uint64_t run_mask;	    /* signals that do not interrupt the KVM_RUN under way */
+	int sig_fd;		    /* signalfd of ~sig_fd_mask, to sleep on; -1 */
+	uint64_t sig_fd_mask;
+	struct kvm_timer sig_timer; /* sets REQ_SIGNAL every ms while KVM_RUN looks for signals */
+	atomic_bool sig_timer_armed;
+	atomic_bool running;	    /* inside KVM_RUN */
+	_Atomic int pending_extint; /* vector of KVM_INTERRUPT with a split irqchip, or -1 */
 	struct vcpu_stat {
 		uint64_t exits, mmio_exits, io_exits, halts, irq_injections, page_walks, tlb_fills,
 			blocks_decoded, code_invalidations;
 	} stat;
 
 	/* TLBs last: large. */
-	uint64_t next_asid;
-	struct {
-		uint16_t pcid_asid[4096]; /* PCID -> ASID, 0: none */
-	} *pcids;
-	struct itlb_entry itlb[ITLB_SIZE];
+	uint32_t next_asid;	  /* 1..ASID_MAX; all ones in a tag would look empty */
+	uint64_t large_lo[2], large_hi[2]; /* linear range, by address half, with large pages cached */
+	uint16_t pcid_asid[4096]; /* PCID -> ASID, 0: none */
+	struct itlb_entry itlb[2][ITLB_SIZE]; /* supervisor, user */
 	struct tlb_entry tlbs[TLB_CTXS][TLB_SIZE];
 };
 enum { SEGF_READ = 1, SEGF_WRITE = 2 }; /* flat enough: any 32-bit offset is inside and allowed */
@@ -280,7 +291,32 @@ __attribute__((noreturn)) void vcpu_throw_pf(struct vcpu *v, gva_t addr, uint32_
  * return when user space sets another RIP meanwhile: the instruction is then abandoned.
  */
 void vcpu_exit_to_user(struct vcpu *v);
-/* End this KVM_RUN with result (0 or -errno) at an instruction boundary; used by the run loop. */
+
+/*
+ * Enter and leave guest mode: between them other threads that kvm_sync_vcpus() must wait. Entering
+ * acts on REQ_TLB_FLUSH and REQ_FLUSH_CODE (sets flush_code). Over kvm_guest_enter and _exit,
+ * which have the protocol. vCPU thread.
+ */
+void vcpu_enter_guest(struct vcpu *v);
+void vcpu_leave_guest(struct vcpu *v);
+
+/* Body of the vCPU's coroutine: runs the guest, yields at the end of each KVM_RUN. */
+void vcpu_run_loop(void *vcpu);
+
+/* HLT: wait for an interrupt (in-kernel irqchip), or leave to user space with KVM_EXIT_HLT. */
+void vcpu_halt(struct vcpu *v);
+
+/*
+ * REQ_SIGNAL was set: is a signal pending that ends KVM_RUN with -EINTR and KVM_EXIT_INTR?
+ * Loop also calls it before going to sleep. kvm/x86/run_outer.c.
+ */
+bool vcpu_signal_pending(struct vcpu *v);
+/*
+ * Without an in-kernel irqchip: may KVM_INTERRUPT be injected now, and does user space want
+ * KVM_EXIT_IRQ_WINDOW_OPEN (run->request_interrupt_window)? kvm/x86/run_outer.c.
+ */
+bool vcpu_ready_for_injection(struct vcpu *v);
+bool vcpu_wants_irq_window(struct vcpu *v);
 
 /* Wait for an event (HLT, wait-for-SIPI) outside guest mode. Returns when requests are set. */
 void kvm_vcpu_block(struct vcpu *v);
