@@ -146,5 +146,7 @@ void mmu_flush_pcid(struct vcpu *v, unsigned pcid);
 void mmu_flush_page(struct vcpu *v, gva_t la); /* INVLPG: all PCIDs' global and the current's */
 /* CR3 or CR4.PCIDE changed: choose the ASID. flush: the write did not have bit 63 set. */
 void mmu_set_cr3(struct vcpu *v, uint64_t cr3, bool flush);
+/* Drop the write tags of a guest page, when code has been decoded from it. */
+void mmu_drop_writes(struct vcpu *v, gpa_t page);
 /* Load PDPTEs from CR3 for PAE paging; false: reserved bits set (#GP). */
 bool mmu_load_pdptes(struct vcpu *v, uint64_t cr3);

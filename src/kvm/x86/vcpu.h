@@ -230,6 +230,10 @@ struct vcpu {
 	sigjmp_buf unwind; /* target of vcpu_throw: the run loop */
 	bool in_insn;	   /* an exit is open in the middle of an instruction */
 	bool abandon;	   /* user space set another RIP meanwhile: drop the instruction */
+	bool halt_exit;	   /* HLT without in-kernel irqchip: leave after the instruction */
+	bool debug_exit;   /* leave with KVM_EXIT_DEBUG, run->debug is filled */
+	bool ioapic_eoi_exit; /* leave with KVM_EXIT_IOAPIC_EOI, run->eoi is filled */
+	bool rf_keep;	   /* the instruction has set RFLAGS.RF for the next one (IRET, task switch) */
 	bool flush_code;   /* drop cached code at the next boundary */
 	bool in_exclusive; /* between kvm_exclusive_start and _end */
 	int delivering;	   /* exception vector whose delivery is under way, or -1 */
@@ -292,13 +296,11 @@ __attribute__((noreturn)) void vcpu_throw_pf(struct vcpu *v, gva_t addr, uint32_
  */
 void vcpu_exit_to_user(struct vcpu *v);
 
-/*
- * Enter and leave guest mode: between them other threads that kvm_sync_vcpus() must wait. Entering
- * acts on REQ_TLB_FLUSH and REQ_FLUSH_CODE (sets flush_code). Over kvm_guest_enter and _exit,
- * which have the protocol. vCPU thread.
- */
-void vcpu_enter_guest(struct vcpu *v);
-void vcpu_leave_guest(struct vcpu *v);
+/* Is a signal pending that KVM_RUN's mask lets through? ioctl side of the run loop. */
+bool kvm_signal_pending(struct vcpu *v);
+
+/* One instruction, for tests: true when it threw (v->ev has the exception). No events. */
+bool interp_step(struct vcpu *v);
 
 /* Body of the vCPU's coroutine: runs the guest, yields at the end of each KVM_RUN. */
 void vcpu_run_loop(void *vcpu);
@@ -317,9 +319,6 @@ bool vcpu_signal_pending(struct vcpu *v);
  */
 bool vcpu_ready_for_injection(struct vcpu *v);
 bool vcpu_wants_irq_window(struct vcpu *v);
-
-/* Wait for an event (HLT, wait-for-SIPI) outside guest mode. Returns when requests are set. */
-void kvm_vcpu_block(struct vcpu *v);
 
 /* ---- Reset, creation ------------------------------------------------------------------------ */
 

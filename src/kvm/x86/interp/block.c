@@ -1,0 +1,335 @@
+/* Cache of decoded blocks. See block.h for how it works and who may call. */
+#include "kvm/x86/interp/block.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "kvm/x86/interp/exec.h"
+
+#define ARENA_SIZE  (48u << 20)
+#define HASH_BITS   15
+#define JUMP_BITS   12
+#define BLOCK_BYTES (sizeof(struct block) + BLOCK_MAX_INSNS * sizeof(struct insn))
+
+struct jump_entry {
+	uint64_t la, key; /* linear address; ASID, mode, privilege */
+	uint64_t gen;	  /* v->fetch_gen */
+	struct block *b;
+};
+
+struct block_cache {
+	uint8_t *arena;
+	size_t used;
+	struct block *hash[1 << HASH_BITS];
+	struct jump_entry jump[1 << JUMP_BITS];
+	/* one block that is not cached: page crossings, code under a limit */
+	union {
+		struct block b;
+		uint8_t room[BLOCK_BYTES];
+	} scratch;
+};
+
+int block_cache_new(struct vcpu *v)
+{
+	struct block_cache *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return -ENOMEM;
+	c->arena = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (c->arena == MAP_FAILED) {
+		free(c);
+		return -ENOMEM;
+	}
+	v->blocks = c;
+	return 0;
+}
+
+void block_cache_free(struct vcpu *v)
+{
+	if (!v->blocks)
+		return;
+	munmap(v->blocks->arena, ARENA_SIZE);
+	free(v->blocks);
+	v->blocks = NULL;
+}
+
+void block_cache_flush(struct vcpu *v)
+{
+	struct block_cache *c = v->blocks;
+
+	memset(c->hash, 0, sizeof(c->hash));
+	memset(c->jump, 0, sizeof(c->jump));
+	c->used = 0;
+	v->fetch_gen++;
+}
+
+/* ---- Fetching ------------------------------------------------------------------------------- */
+
+/* Code TLB entry for a linear address; throws #PF. NULL: no memory there. */
+static struct itlb_entry *block_fetch_page(struct vcpu *v, gva_t la)
+{
+	struct itlb_entry *t = &v->itlb[v->cpl == 3][(la >> PAGE_SHIFT) & (ITLB_SIZE - 1)];
+	struct kvm_memslot *s;
+	struct mmu_result r;
+
+	if (likely(t->tag == ((la & PAGE_MASK) | v->asid)))
+		return t;
+	if (!mmu_walk(v, la, ACC_EXEC, true, &r))
+		vcpu_throw_pf(v, la, r.error);
+	s = kvm_memslot_find(v->vm, r.gpa >> PAGE_SHIFT);
+	if (!s)
+		return NULL;
+	t->tag = (la & PAGE_MASK) | v->asid;
+	t->gpa = r.gpa & PAGE_MASK;
+	t->host = s->host + (t->gpa - (s->base_gfn << PAGE_SHIFT));
+	t->page = &s->pages[(t->gpa >> PAGE_SHIFT) - s->base_gfn];
+	if (r.page_size > PAGE_SIZE) {
+		unsigned half = la >> 63;
+
+		v->large_lo[half] = MIN(v->large_lo[half], la & ~(r.page_size - 1));
+		v->large_hi[half] = MAX(v->large_hi[half], la | (r.page_size - 1));
+	}
+	return t;
+}
+
+/* ---- Decoding ------------------------------------------------------------------------------- */
+
+/* Rows with checks that depend on what may change between runs of a block. */
+static void block_exec_checked(struct vcpu *v, const struct insn *i)
+{
+	uint32_t attr = insn_info[i->id].attr;
+
+	if ((attr & A_PRIV) && v->cpl)
+		throw_gp(v, 0);
+	if (attr & (A_SSE | A_AVX | A_MMX | A_X87))
+		fpu_check(v, i, attr);
+	insn_exec[i->id](v, i);
+}
+
+static void block_exec_ud(struct vcpu *v, const struct insn *i)
+{
+	throw_ud(v);
+}
+
+static void block_exec_gp(struct vcpu *v, const struct insn *i)
+{
+	throw_gp(v, 0);
+}
+
+static void block_set_exec(struct vcpu *v, struct insn *i)
+{
+	const struct insn_info *info = &insn_info[i->id];
+	exec_fn *fn = insn_exec[i->id];
+
+	if (!vcpu_has(v, info->feature))
+		fn = block_exec_ud;
+	else if (info->attr & (A_PRIV | A_SSE | A_AVX | A_MMX | A_X87))
+		fn = block_exec_checked;
+	i->exec = (void (*)(void))fn;
+}
+
+/* An instruction that cannot be decoded, as one that throws. */
+static void block_bad_insn(struct insn *i, enum decode_result rc)
+{
+	*i = (struct insn){ .len = 1 };
+	i->exec = (void (*)(void))(rc == DECODE_GP ? block_exec_gp : block_exec_ud);
+}
+
+/*
+ * Decode from p, at most avail bytes, into b. Stops before an instruction that is cut by avail or
+ * undefined, unless it is the first. Returns false when the first one is cut.
+ */
+static bool block_decode(struct vcpu *v, struct block *b, const uint8_t *p, size_t avail)
+{
+	size_t at = 0;
+
+	b->n = 0;
+	while (b->n < BLOCK_MAX_INSNS && at < avail) {
+		struct insn *i = &b->insns[b->n];
+		enum decode_result rc = insn_decode(p + at, avail - at, v->mode, v->real, i);
+
+		if (rc == DECODE_MORE) {
+			if (b->n == 0)
+				return false;
+			break;
+		}
+		if (rc != DECODE_OK) {
+			if (b->n)
+				break;
+			block_bad_insn(i, rc);
+			b->n = 1;
+			b->bytes = 1;
+			return true;
+		}
+		block_set_exec(v, i);
+		at += i->len;
+		b->n++;
+		if (insn_info[i->id].attr & (A_BRANCH | A_END))
+			break;
+	}
+	b->bytes = (uint16_t)at;
+	return true;
+}
+
+static uint64_t block_lines(uint64_t off, unsigned bytes)
+{
+	unsigned first = (unsigned)(off & ~PAGE_MASK) >> 6;
+	unsigned last = (unsigned)((off & ~PAGE_MASK) + bytes - 1) >> 6;
+
+	return (~0ull << first) & (~0ull >> (63 - last));
+}
+
+/* One instruction that is not cached: it crosses into the next page, or runs under a CS limit. */
+static struct block *block_uncached(struct vcpu *v, gva_t la, const uint8_t *p, size_t avail,
+				    uint64_t limit)
+{
+	struct block *b = &v->blocks->scratch.b;
+	uint8_t bytes[16];
+	size_t n = MIN(avail, 15u);
+	enum decode_result rc;
+	struct insn *i = &b->insns[0];
+
+	memcpy(bytes, p, n);
+	n = MIN(n, limit);
+	rc = insn_decode(bytes, n, v->mode, v->real, i);
+	if (rc == DECODE_MORE && n < 15 && n < limit) {
+		/* the rest is in the next page */
+		gva_t next = (la & PAGE_MASK) + PAGE_SIZE;
+		struct itlb_entry *t;
+
+		if (!v->long64)
+			next = (uint32_t)next;
+		t = block_fetch_page(v, next);
+		if (!t)
+			return NULL;
+		memcpy(bytes + n, t->host, 15 - n);
+		n = MIN(15u, limit);
+		rc = insn_decode(bytes, n, v->mode, v->real, i);
+	}
+	if (rc == DECODE_MORE)
+		rc = DECODE_GP; /* cut by the CS limit */
+	if (rc == DECODE_OK)
+		block_set_exec(v, i);
+	else
+		block_bad_insn(i, rc);
+	b->n = 1;
+	b->bytes = i->len;
+	b->has_page_end = 1;
+	return b;
+}
+
+/* Decode at (t, off) and enter it in the hash. NULL: the first instruction crosses the page. */
+static struct block *block_make(struct vcpu *v, struct itlb_entry *t, unsigned off, unsigned mode,
+				struct block **head)
+{
+	struct block_cache *c = v->blocks;
+	struct kvm_page *page = t->page;
+	const uint8_t *host = t->host + off;
+	gpa_t gpa = t->gpa;
+	struct block *b;
+
+	if (c->used + BLOCK_BYTES > ARENA_SIZE) {
+		block_cache_flush(v);
+		*head = NULL;
+	}
+	b = (struct block *)(c->arena + c->used);
+	for (;;) {
+		uint64_t lines, old;
+
+		b->gen = atomic_load_explicit(&page->gen, memory_order_acquire);
+		if (!block_decode(v, b, host, PAGE_SIZE - off))
+			return NULL;
+		lines = block_lines(off, b->bytes);
+		old = atomic_fetch_or(&page->code_lines, lines);
+		if (!old) {
+			/* from now on all writes to the page take the slow path */
+			mmu_drop_writes(v, gpa);
+			if (atomic_load(&v->vm->nvcpus) > 1) {
+				kvm_sync_vcpus(v->vm, REQ_TLB_FLUSH, v);
+				/* the slot may be gone: start over */
+				return block_lookup(v);
+			}
+			continue;
+		}
+		/* only now is a write to these bytes sure to be seen: decode again if they were not */
+		if ((old & lines) == lines &&
+		    atomic_load_explicit(&page->gen, memory_order_acquire) == b->gen &&
+		    (atomic_load(&page->code_lines) & lines) == lines)
+			break;
+	}
+	b->host = host;
+	b->page = page;
+	b->mode = (uint8_t)mode;
+	b->has_page_end = 0;
+	b->next = *head;
+	*head = b;
+	c->used += (sizeof(*b) + b->n * sizeof(struct insn) + 15) & ~(size_t)15;
+	v->stat.blocks_decoded++;
+	return b;
+}
+
+/* ---- Lookup --------------------------------------------------------------------------------- */
+
+static bool block_valid(const struct block *b)
+{
+	return atomic_load_explicit(&b->page->gen, memory_order_acquire) == b->gen;
+}
+
+static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit, struct jump_entry *j,
+				       uint64_t key)
+{
+	unsigned mode = v->mode | (unsigned)v->real << 2, off = la & ~PAGE_MASK;
+	struct itlb_entry *t = block_fetch_page(v, la);
+	struct block **head, **pp, *b;
+	uint64_t gen = v->fetch_gen;
+	const uint8_t *host;
+	uintptr_t h;
+
+	if (!t)
+		return NULL;
+	host = t->host + off;
+	h = (uintptr_t)host;
+	head = &v->blocks->hash[(h ^ (h >> HASH_BITS)) & ((1u << HASH_BITS) - 1)];
+	for (pp = head; (b = *pp); pp = &b->next) {
+		if (b->host != host || b->mode != mode)
+			continue;
+		if (block_valid(b))
+			break;
+		*pp = b->next; /* stale: unlink; its memory returns with the arena */
+		b = NULL;
+		break;
+	}
+	if (!b)
+		b = block_make(v, t, off, mode, head);
+	if (!b || b->has_page_end || b->bytes > limit)
+		return block_uncached(v, la, host, PAGE_SIZE - off, limit);
+	if (v->fetch_gen == gen) /* else the ASID in key may have been given anew */
+		*j = (struct jump_entry){ la, key, gen, b };
+	return b;
+}
+
+struct block *block_lookup(struct vcpu *v)
+{
+	uint64_t rip = v->r[REG_RIP], limit = 15 + PAGE_SIZE, key;
+	struct jump_entry *j;
+	gva_t la = rip;
+
+	key = v->asid | (uint64_t)(v->cpl == 3) << 12 | (uint64_t)v->mode << 13 |
+	      (uint64_t)v->real << 15;
+	if (unlikely(!v->long64)) {
+		la = (uint32_t)(v->seg_base[SEG_CS] + rip);
+		if (rip > v->seg[SEG_CS].limit)
+			throw_gp(v, 0);
+		limit = v->seg[SEG_CS].limit - rip + 1;
+	}
+	j = &v->blocks->jump[(la ^ (la >> JUMP_BITS)) & ((1u << JUMP_BITS) - 1)];
+	if (likely(j->la == la && j->key == key && j->gen == v->fetch_gen && j->b &&
+		   block_valid(j->b) && j->b->bytes <= limit))
+		return j->b;
+	if (v->long64 && (uint64_t)sext(rip, 48) != rip)
+		throw_gp(v, 0);
+	return block_lookup_slow(v, la, limit, j, key);
+}

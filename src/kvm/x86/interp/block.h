@@ -1,0 +1,44 @@
+/*
+ * Cache of decoded blocks: straight runs of decoded instructions, found by guest address.
+ *
+ * Theory of operation
+ *   A block belongs to a guest page and a decode mode; it is keyed by the host address of its first
+ *   byte, so that all mappings of a page share it. Looking one up goes through three steps, each a
+ *   cache of the next: a table by linear address (valid for one ASID, privilege, mode and
+ *   fetch_gen), the code TLB and a hash by host address, the decoder.
+ *   A block is valid while its page's generation is the one it was made under; see kvm/vm.h for how
+ *   decoding and writing meet. An instruction that crosses a page is decoded each time it runs.
+ *   Memory is one arena a vCPU; when it is full, all blocks go.
+ *
+ * References: [SDM3 8.1.3 self- and cross-modifying code], [SDM3 11.6].
+ * Threads:    the vCPU's own; other threads only change page generations.
+ */
+#pragma once
+#include "kvm/x86/vcpu.h"
+
+#define BLOCK_MAX_INSNS 32
+
+struct block {
+	const uint8_t *host;   /* key: host address of the first byte */
+	struct kvm_page *page; /* of that byte */
+	struct block *next;    /* hash chain */
+	uint32_t gen;	       /* of page when decoded */
+	uint16_t bytes;	       /* guest bytes covered */
+	uint8_t mode;	       /* key: enum decode_mode | real << 2 */
+	uint8_t n;	       /* instructions */
+	uint8_t has_page_end;  /* 1: in the scratch slot, never cached */
+	struct insn insns[];
+};
+
+int block_cache_new(struct vcpu *v); /* 0 or -ENOMEM */
+void block_cache_free(struct vcpu *v);
+
+/* Forget everything: slots changed, CPUID changed. Not while a block runs. */
+void block_cache_flush(struct vcpu *v);
+
+/*
+ * The block at CS:rIP. Throws what fetching the first instruction throws (#PF, #GP); an undefined
+ * opcode is an instruction whose exec throws #UD. At a boundary, in guest mode. NULL: the address
+ * is not memory (KVM reports an emulation failure).
+ */
+struct block *block_lookup(struct vcpu *v);
