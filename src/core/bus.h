@@ -12,7 +12,7 @@
  *
  * Locking: device callbacks run under the device lock (core/lock.h) that lives here. A region
  * claimed with REGION_NOLOCK is called without it, by several vCPUs at once; such a callback must
- * not claim or unclaim.
+ * not claim, unclaim or take the device lock.
  * Threads: accesses from any thread. Claims under the lock or before vCPUs run.
  */
 #pragma once
