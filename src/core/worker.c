@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/thread.h"
+
 #define WORKER_MAX 64
 
 struct work_list {
@@ -82,7 +84,7 @@ static void *workers_thread(void *opaque)
 /* With the mutex. */
 static int workers_start_one(struct workers *p)
 {
-	int rc = pthread_create(&p->threads[p->n], NULL, workers_thread, p);
+	int rc = thread_start(&p->threads[p->n], workers_thread, p);
 
 	p->n += !rc;
 	return rc;
