@@ -51,7 +51,7 @@ void place_init(struct place *p, uint64_t ram, uint8_t *low, uint8_t *high);
 uint8_t *place_ptr(const struct place *p, gpa_t gpa, uint64_t size);
 
 /*
- * Take [gpa, gpa + size). The memory is as it was (zero at start and after a reset). Errors:
+ * Take [gpa, gpa + size). The memory is as it was: zero at start, anything after a reset. Errors:
  * -ENOMEM outside RAM, -EEXIST when taken, -ENOSPC too many claims.
  */
 int place_claim(struct place *p, gpa_t gpa, uint64_t size, const char *what, uint8_t **host,

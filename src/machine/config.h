@@ -1,0 +1,63 @@
+/*
+ * What machine to build: filled from the command line, read by machine/. Strings belong to whoever
+ * filled it and outlive the machine.
+ * Threads: written once, before machine_new.
+ */
+#pragma once
+#include <libkvm.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/memory.h"
+
+enum {
+	CONFIG_SERIALS = 4,
+	CONFIG_DEVICES = 32,
+	CONFIG_CHARDEVS = 16,
+	CONFIG_CPU_FEATURES = 64,
+	CONFIG_TRACES = 16,
+	CONFIG_CPUS_MAX = 64,
+};
+
+struct smp_config {
+	unsigned cpus, maxcpus, sockets, cores,
+		threads; /* all set; sockets*cores*threads == maxcpus */
+};
+
+/* -chardev BACKEND,id=ID[,...] */
+struct chardev_config {
+	char *id;
+	char *text; /* as chardev_from_text() takes it */
+	bool mux;
+};
+
+struct machine_config {
+	uint64_t ram; /* bytes, a multiple of 4096 */
+	struct gmem_opts ram_opts;
+	struct smp_config smp;
+	enum libkvm_engine engine;
+	bool no_jit;
+	const char *cpu_features[CONFIG_CPU_FEATURES]; /* "+avx", "-avx" */
+	unsigned ncpu_features;
+
+	/* -machine microvm,... */
+	bool acpi;       /* ACPI tables and power management; false: MP tables */
+	bool hw_reduced; /* ACPI in its hardware-reduced form */
+	bool i8042, rtc, isa_serial;
+
+	const char *kernel, *initrd;
+	const char *append; /* never NULL */
+
+	const char
+		*serial[CONFIG_SERIALS]; /* "stdio", "mon:stdio", "chardev:ID", ...; NULL: none */
+	struct chardev_config chardev[CONFIG_CHARDEVS];
+	unsigned nchardevs;
+	const char *device[CONFIG_DEVICES]; /* "NAME[,prop=value]..." */
+	unsigned ndevices;
+
+	bool no_reboot, no_shutdown;
+	const char *rtc_base; /* as the rtc device's property takes it; NULL: default */
+	const char *trace[CONFIG_TRACES];
+	unsigned ntraces;
+	const char *trace_file; /* -D; NULL: standard error */
+};
