@@ -160,7 +160,7 @@ enum insn_flag {
 struct insn {
 	void (*exec)(void);  /* set by the engine that caches it, cast to its own type; else NULL */
 	void *aux;           /* engine's: host thunk, translated code; else NULL */
-	uint64_t imm;        /* immediate (sign-extended), branch displacement, moffs, far offset */
+	uint64_t imm;        /* Ib, Iw, moffs, far offset zero-extended; Ibs, Iz, Iv, J sign-extended */
 	int32_t disp;        /* memory operand displacement */
 	uint16_t id;         /* enum insn_id */
 	uint16_t imm2;       /* second immediate (ENTER), far selector */
