@@ -40,7 +40,8 @@ void kvm_file_close(struct kvm_file *f);
 
 /* --- What the API cannot say, because the kernel's KVM sees it by itself -------------------- */
 
-/* Memory of a VM handle was written behind the engine's back: forget code, mark dirty. Any thread. */
+/* Memory of a VM handle was written behind the engine's back: forget code, mark dirty. Any thread.
+ */
 void kvm_vm_memory_written(struct kvm_file *vm, gpa_t gpa, uint64_t size);
 
 /*

@@ -32,16 +32,16 @@ struct kvm_vm;
 /* State of one guest page for the engines. 16 bytes. */
 struct kvm_page {
 	_Atomic uint64_t code_lines; /* bit n: bytes 64n..64n+63 have been decoded */
-	_Atomic uint32_t gen;	     /* changes when decoded bytes are written */
+	_Atomic uint32_t gen;        /* changes when decoded bytes are written */
 	_Atomic uint32_t writes;     /* how often that happened: engines stop caching hot pages */
 };
 
 struct kvm_memslot {
 	uint32_t id, flags; /* KVM_MEM_* */
 	uint64_t base_gfn, npages;
-	uint8_t *host;		  /* userspace_addr */
-	struct kvm_page *pages;	  /* npages, zeroed mmap */
-	_Atomic uint64_t *dirty;  /* npages bits, or NULL when not logged */
+	uint8_t *host;           /* userspace_addr */
+	struct kvm_page *pages;  /* npages, zeroed mmap */
+	_Atomic uint64_t *dirty; /* npages bits, or NULL when not logged */
 };
 
 struct kvm_memslots {
@@ -67,9 +67,11 @@ enum kvm_bus { KVM_BUS_MMIO, KVM_BUS_PIO, KVM_BUSES };
 
 struct kvm_io_device;
 struct kvm_io_ops {
-	/* Return 0 when the device took the access, -EOPNOTSUPP to let the next one (or user) have it. */
+	/* Return 0 when the device took the access, -EOPNOTSUPP to let the next one (or user) have
+	 * it. */
 	int (*read)(struct kvm_io_device *d, struct vcpu *v, gpa_t addr, int len, void *data);
-	int (*write)(struct kvm_io_device *d, struct vcpu *v, gpa_t addr, int len, const void *data);
+	int (*write)(struct kvm_io_device *d, struct vcpu *v, gpa_t addr, int len,
+		     const void *data);
 };
 struct kvm_io_device {
 	const struct kvm_io_ops *ops;
@@ -99,13 +101,24 @@ enum { KVM_IRQ_SOURCE_USER, KVM_IRQ_SOURCE_PIT, KVM_IRQ_SOURCE_IRQFD, KVM_IRQ_SO
 int kvm_set_irq(struct kvm_vm *vm, int source, uint32_t gsi, int level);
 /* End of interrupt on a pin of a chip (KVM_IRQCHIP_*): resample irqfds, PIT reinjection. */
 void kvm_notify_acked_irq(struct kvm_vm *vm, unsigned irqchip, unsigned pin);
-/* Route lookups for the IOAPIC's and MSI's users. */
+/*
+ * Call fn when the guest acknowledges (EOIs) a pin that routes from gsi. fn may call kvm_set_irq.
+ * Any thread; the notifier belongs to the caller and is not called once unregister has returned.
+ */
+struct kvm_ack_notifier {
+	uint32_t gsi;
+	void (*fn)(struct kvm_vm *vm, struct kvm_ack_notifier *n);
+	struct kvm_ack_notifier *next;
+};
+void kvm_ack_register(struct kvm_vm *vm, struct kvm_ack_notifier *n);
+void kvm_ack_unregister(struct kvm_vm *vm, struct kvm_ack_notifier *n);
+/* Inject an MSI as KVM_SIGNAL_MSI: > 0 delivered. Any thread. */
 int kvm_set_msi(struct kvm_vm *vm, uint64_t address, uint32_t data);
 
 /* ---- Timers: what the kernel's hrtimers do for the LAPIC and the PIT ------------------------ */
 
 struct kvm_timer {
-	uint64_t deadline;	  /* CLOCK_MONOTONIC ns; 0 when not queued */
+	uint64_t deadline;        /* CLOCK_MONOTONIC ns; 0 when not queued */
 	void (*fn)(void *opaque); /* in the VM's timer thread, no lock held; may re-arm */
 	void *opaque;
 	int heap_index; /* -1 when not queued */
@@ -114,7 +127,8 @@ struct kvm_timer {
 void kvm_timer_init(struct kvm_timer *t, void (*fn)(void *opaque), void *opaque);
 /* (Re-)arm to an absolute CLOCK_MONOTONIC time in ns. Any thread. */
 void kvm_timer_arm(struct kvm_vm *vm, struct kvm_timer *t, uint64_t deadline);
-/* Disarm; on return fn is not running (unless called from fn itself). Any thread, no lock fn takes. */
+/* Disarm; on return fn is not running (unless called from fn itself). Any thread, no lock fn takes.
+ */
 void kvm_timer_cancel(struct kvm_vm *vm, struct kvm_timer *t);
 /* CLOCK_MONOTONIC in ns. */
 uint64_t kvm_now_ns(void);
@@ -132,21 +146,22 @@ struct kvm_vm_config {
 	uint32_t boot_cpu_id;
 	uint32_t tsc_khz; /* for vCPUs made from now on */
 	uint32_t max_vcpu_id;
-	uint32_t disabled_exits;   /* KVM_X86_DISABLE_EXITS_* */
-	uint64_t disabled_quirks;  /* KVM_X86_QUIRK_* */
-	uint32_t msr_exits;	   /* KVM_MSR_EXIT_REASON_*: always 0, the capability is refused */
-	uint32_t dirty_protect;	   /* KVM_DIRTY_LOG_MANUAL_* */
-	bool x2apic_32bit_ids;	   /* KVM_X2APIC_API_USE_32BIT_IDS */
+	uint32_t disabled_exits;  /* KVM_X86_DISABLE_EXITS_* */
+	uint64_t disabled_quirks; /* KVM_X86_QUIRK_* */
+	uint32_t msr_exits;       /* KVM_MSR_EXIT_REASON_*: always 0, the capability is refused */
+	uint32_t dirty_protect;   /* KVM_DIRTY_LOG_MANUAL_* */
+	bool x2apic_32bit_ids;    /* KVM_X2APIC_API_USE_32BIT_IDS */
 	bool x2apic_no_bcast_quirk;
-	bool exception_payload;	   /* KVM_CAP_EXCEPTION_PAYLOAD */
-	bool triple_fault_event;   /* KVM_CAP_X86_TRIPLE_FAULT_EVENT */
+	bool exception_payload;  /* KVM_CAP_EXCEPTION_PAYLOAD */
+	bool triple_fault_event; /* KVM_CAP_X86_TRIPLE_FAULT_EVENT */
 };
 
 struct kvm_vm {
 	_Atomic(struct kvm_memslots *) slots;
 	pthread_mutex_t slots_lock; /* updates of slots, and readers that are not vCPUs in guest */
 
-	pthread_mutex_t lock; /* creation of vCPUs, chips; capabilities. Never taken in guest mode */
+	/* Creation of vCPUs and chips; capabilities. Recursive; never taken in guest mode. */
+	pthread_mutex_t lock;
 	struct vcpu *_Atomic vcpus[KVM_SOFT_MAX_VCPUS];
 	atomic_uint nvcpus; /* entries of vcpus[] in use, in order of creation */
 	atomic_uint refs;
@@ -171,15 +186,16 @@ struct kvm_vm {
 
 /* Bits of vcpu->requests. Polled at block boundaries and on entry. */
 enum {
-	REQ_EVENT     = 1 << 0, /* an interrupt, NMI, INIT, SIPI or SMI may be deliverable: look */
-	REQ_KICK      = 1 << 1, /* leave KVM_RUN with -EINTR */
+	REQ_EVENT = 1 << 0,     /* an interrupt, NMI, INIT, SIPI or SMI may be deliverable: look */
+	REQ_KICK = 1 << 1,      /* leave KVM_RUN with -EINTR */
 	REQ_TLB_FLUSH = 1 << 2, /* drop every translation and host pointer */
-	REQ_SIGNAL    = 1 << 3, /* look for pending host signals */
-	REQ_SYNC      = 1 << 4, /* nothing but to pass a boundary */
-	REQ_PAUSE     = 1 << 5, /* another vCPU is in an exclusive section: wait outside guest mode */
-	REQ_STEAL     = 1 << 6, /* kvm-clock / steal-time areas to be rewritten */
+	REQ_SIGNAL = 1 << 3,    /* look for pending host signals */
+	REQ_SYNC = 1 << 4,      /* nothing but to pass a boundary */
+	REQ_PAUSE = 1 << 5, /* another vCPU is in an exclusive section: wait outside guest mode */
+	REQ_STEAL = 1 << 6, /* kvm-clock / steal-time areas to be rewritten */
 	REQ_FLUSH_CODE = 1 << 7, /* drop all cached code (memory slot removed) */
-	REQ_IMMEDIATE = 1 << 8,	 /* run->immediate_exit: as REQ_KICK, at the end of the instruction */
+	REQ_IMMEDIATE =
+		1 << 8, /* run->immediate_exit: as REQ_KICK, at the end of the instruction */
 
 	/* Acted on by kvm_guest_enter and kvm_guest_boundary, outside guest mode. */
 	REQ_OUTSIDE = REQ_TLB_FLUSH | REQ_SYNC | REQ_PAUSE | REQ_FLUSH_CODE,
@@ -190,9 +206,9 @@ void kvm_make_request(struct vcpu *v, uint32_t bits);
 
 /*
  * Set request bits in every vCPU but self and wait until each has acted on them or is outside guest
- * mode (it acts before it enters). self: the calling vCPU when the caller is one in guest mode, else
- * NULL; it counts as outside guest mode while it waits and may itself have flushed on return, so it
- * must not keep host pointers or slots across the call.
+ * mode (it acts before it enters). self: the calling vCPU when the caller is one in guest mode,
+ * else NULL; it counts as outside guest mode while it waits and may itself have flushed on return,
+ * so it must not keep host pointers or slots across the call.
  */
 void kvm_sync_vcpus(struct kvm_vm *vm, uint32_t bits, struct vcpu *self);
 
@@ -207,8 +223,8 @@ void kvm_guest_exit(struct vcpu *self);
 void kvm_guest_boundary(struct vcpu *self);
 
 /*
- * Sleep, outside guest mode, until requests != 0, deadline (CLOCK_MONOTONIC ns, 0: none) or a host
- * signal that may interrupt KVM_RUN; the last sets REQ_SIGNAL. vCPU thread.
+ * Sleep, outside guest mode, until a request but REQ_STEAL is set, deadline (CLOCK_MONOTONIC ns, 0:
+ * none) or a host signal that may interrupt KVM_RUN; the last sets REQ_SIGNAL. vCPU thread.
  */
 void kvm_vcpu_wait(struct vcpu *self, uint64_t deadline);
 
