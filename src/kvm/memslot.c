@@ -52,6 +52,9 @@ void kvm_memslot_mark_dirty(struct kvm_memslot *slot, uint64_t gfn)
 		atomic_fetch_or(&slot->dirty[rel / 64], BIT(rel % 64));
 }
 
+/* Writes to decoded bytes of a page after which it counts as code and data at once. */
+#define MEMSLOT_MIXED_WRITES 16
+
 void kvm_memslot_written(struct kvm_memslot *slot, gpa_t gpa, uint64_t len)
 {
 	while (len) {
@@ -66,8 +69,14 @@ void kvm_memslot_written(struct kvm_memslot *slot, gpa_t gpa, uint64_t len)
 		 * page has been decoded, as the decoder sets its lines before it reads the bytes.
 		 */
 		if (atomic_fetch_or(&p->code_lines, 0) & lines) {
+			/*
+			 * The page is not code any more, unless it has been so often that decoding
+			 * and writing take turns: then its writes stay on the slow path. The lines
+			 * go before gen: a decoder that has seen its lines set looks at both again.
+			 */
+			if (atomic_fetch_add(&p->writes, 1) < MEMSLOT_MIXED_WRITES)
+				atomic_store(&p->code_lines, 0);
 			atomic_fetch_add(&p->gen, 1);
-			atomic_fetch_add(&p->writes, 1);
 		}
 		kvm_memslot_mark_dirty(slot, gfn);
 		gpa += n;

@@ -20,8 +20,8 @@
 
 #include <errno.h>
 
-#include "kvm/x86/irqchip.h"
 #include "kvm/x86/interp/debug.h"
+#include "kvm/x86/irqchip.h"
 
 /* ---- TLB ------------------------------------------------------------------------------------ */
 
@@ -116,8 +116,8 @@ static void mmu_note_large(struct vcpu *v, gva_t la, uint64_t size)
 /* ---- One page ------------------------------------------------------------------------------- */
 
 struct mmu_page {
-	gpa_t gpa;		  /* of the byte asked for */
-	uint8_t *host;		  /* of that byte; NULL: MMIO, or a write to a read-only slot */
+	gpa_t gpa;                /* of the byte asked for */
+	uint8_t *host;            /* of that byte; NULL: MMIO, or a write to a read-only slot */
 	struct kvm_memslot *slot; /* NULL with MMIO */
 };
 
@@ -191,7 +191,8 @@ static void mmu_store_ram(struct vcpu *v, const struct mmu_page *p, const void *
 	case 8: __builtin_memcpy(p->host, buf, 8); break;
 	default: memcpy(p->host, buf, len);
 	}
-	/* a decoder on another vCPU sets code_lines, then waits for us at a boundary: no fence needed */
+	/* a decoder on another vCPU sets code_lines, then waits for us at a boundary: no fence
+	 * needed */
 	if (unlikely(atomic_load_explicit(&pg->code_lines, memory_order_acquire))) {
 		kvm_memslot_written(p->slot, p->gpa, len);
 		v->stat.code_invalidations++;
@@ -260,7 +261,8 @@ static void mmu_copy(struct vcpu *v, gva_t la, void *buf, unsigned len, unsigned
 		unsigned n = MIN(len, (unsigned)(PAGE_SIZE - (la & ~PAGE_MASK)));
 		struct mmu_page p;
 
-		/* translated again for each page: an exit to user space may have changed the slots */
+		/* translated again for each page: an exit to user space may have changed the slots
+		 */
 		mmu_page(v, la, acc, &p);
 		if (!p.host)
 			mmu_mmio(v, p.gpa, b, n, write);
@@ -314,7 +316,8 @@ uint64_t mmu_slow_load(struct vcpu *v, gva_t la, unsigned size, unsigned acc)
 	struct tlb_entry *t = &v->tlbs[mmu_ctx(v, acc)][(la >> PAGE_SHIFT) & (TLB_SIZE - 1)];
 	uint64_t x = 0;
 
-	if (!mmu_crosses(la, size) && (t->rtag == mmu_tag(v, la, 1) || mmu_retag(v, t, la, false))) {
+	if (!mmu_crosses(la, size) &&
+	    (t->rtag == mmu_tag(v, la, 1) || mmu_retag(v, t, la, false))) {
 		const void *p = (const void *)(uintptr_t)(la + t->addend);
 
 		switch (size) {
@@ -363,7 +366,8 @@ gva_t mmu_segment_slow(struct vcpu *v, unsigned seg, uint64_t off, unsigned size
 	uint64_t last = off + size - 1;
 
 	if (v->long64) {
-		if ((uint64_t)sext(la, 48) != la || (uint64_t)sext(la + size - 1, 48) != la + size - 1)
+		if ((uint64_t)sext(la, 48) != la ||
+		    (uint64_t)sext(la + size - 1, 48) != la + size - 1)
 			mmu_segment_fault(v, seg);
 	} else {
 		bool code = s->ar & SEG_AR_CODE;

@@ -100,7 +100,8 @@ static inline void mmu_sys_st(struct vcpu *v, gva_t la, uint64_t val, unsigned s
 
 /* ---- Segmentation --------------------------------------------------------------------------- */
 
-/* Checks beyond the fast path; throws #GP(0) or #SS(0), #AC(0) where CR0.AM asks. Returns linear. */
+/* Checks beyond the fast path; throws #GP(0) or #SS(0), #AC(0) where CR0.AM asks. Returns linear.
+ */
 gva_t mmu_segment_slow(struct vcpu *v, unsigned seg, uint64_t off, unsigned size, unsigned acc);
 
 /*
@@ -140,8 +141,8 @@ struct mmu_result {
 bool mmu_walk(struct vcpu *v, gva_t la, unsigned access, bool set_ad, struct mmu_result *r);
 
 /* ---- Invalidation (vCPU thread, or v->lock held while it is not running) --------------------- */
-void mmu_flush_all(struct vcpu *v);	    /* everything: CR0.PG, CR4, slots */
-void mmu_flush_current(struct vcpu *v);	    /* MOV CR3 without PCID: all but global pages */
+void mmu_flush_all(struct vcpu *v);     /* everything: CR0.PG, CR4, slots */
+void mmu_flush_current(struct vcpu *v); /* MOV CR3 without PCID: all but global pages */
 void mmu_flush_pcid(struct vcpu *v, unsigned pcid);
 void mmu_flush_page(struct vcpu *v, gva_t la); /* INVLPG: all PCIDs' global and the current's */
 /* CR3 or CR4.PCIDE changed: choose the ASID. flush: the write did not have bit 63 set. */

@@ -11,9 +11,9 @@
 #include "kvm/x86/mmu.h"
 
 enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_A = 0x20, PTE_D = 0x40, PTE_PS = 0x80, PTE_G = 0x100 };
-#define PTE_NX	   BIT(63)
-#define PTE_ADDR   0x000ffffffffff000ull
-#define PTE_PK(e)  (((e) >> 59) & 0xf)
+#define PTE_NX    BIT(63)
+#define PTE_ADDR  0x000ffffffffff000ull
+#define PTE_PK(e) (((e) >> 59) & 0xf)
 
 enum { PFE_P = 1, PFE_W = 2, PFE_U = 4, PFE_RSVD = 8, PFE_I = 16, PFE_PK = 32 };
 
@@ -34,17 +34,18 @@ static bool walk_set(struct kvm_memslot *slot, void *entry, unsigned size, uint6
 
 	if (slot->flags & KVM_MEM_READONLY)
 		return true; /* page tables in ROM: the bits stay as they are */
-	if (size == 8 ? !__atomic_compare_exchange_n((uint64_t *)entry, &old, old | set, false,
-						     __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
-		      : !__atomic_compare_exchange_n((uint32_t *)entry, &old32,
-						     (uint32_t)(old | set), false, __ATOMIC_SEQ_CST,
-						     __ATOMIC_SEQ_CST))
+	if (size == 8
+		    ? !__atomic_compare_exchange_n((uint64_t *)entry, &old, old | set, false,
+						   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
+		    : !__atomic_compare_exchange_n((uint32_t *)entry, &old32, (uint32_t)(old | set),
+						   false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		return false;
 	kvm_memslot_written(slot, gpa, size);
 	return true;
 }
 
-/* The rights of a leaf against the access. Returns 0, or the bits of the error code beside P/W/U/I. */
+/* The rights of a leaf against the access. Returns 0, or the bits of the error code beside P/W/U/I.
+ */
 static bool walk_allowed(const struct vcpu *v, unsigned access, bool user_mode, bool w, bool u,
 			 bool nx, unsigned pkey, bool *pk_fault)
 {
@@ -62,8 +63,7 @@ static bool walk_allowed(const struct vcpu *v, unsigned access, bool user_mode, 
 			return false;
 		return true;
 	}
-	if (!user_mode && u && (v->cr4 & CR4_SMAP) &&
-	    ((access & ACC_SYS) || !(v->rflags & RF_AC)))
+	if (!user_mode && u && (v->cr4 & CR4_SMAP) && ((access & ACC_SYS) || !(v->rflags & RF_AC)))
 		return false;
 	if (u && (v->cr4 & CR4_PKE) && (v->efer & EFER_LMA)) {
 		unsigned rights = v->pkru >> (2 * pkey);

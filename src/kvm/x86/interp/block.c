@@ -15,7 +15,7 @@
 
 struct jump_entry {
 	uint64_t la, key; /* linear address; ASID, mode, privilege */
-	uint64_t gen;	  /* v->fetch_gen */
+	uint64_t gen;     /* v->fetch_gen */
 	struct block *b;
 };
 
@@ -254,7 +254,8 @@ static struct block *block_make(struct vcpu *v, struct itlb_entry *t, unsigned o
 			}
 			continue;
 		}
-		/* only now is a write to these bytes sure to be seen: decode again if they were not */
+		/* only now is a write to these bytes sure to be seen: decode again if they were not
+		 */
 		if ((old & lines) == lines &&
 		    atomic_load_explicit(&page->gen, memory_order_acquire) == b->gen &&
 		    (atomic_load(&page->code_lines) & lines) == lines)
@@ -278,8 +279,8 @@ static bool block_valid(const struct block *b)
 	return atomic_load_explicit(&b->page->gen, memory_order_acquire) == b->gen;
 }
 
-static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit, struct jump_entry *j,
-				       uint64_t key)
+static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit,
+				       struct jump_entry *j, uint64_t key)
 {
 	unsigned mode = v->mode | (unsigned)v->real << 2, off = la & ~PAGE_MASK;
 	struct itlb_entry *t = block_fetch_page(v, la);

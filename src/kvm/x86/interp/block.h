@@ -22,10 +22,10 @@ struct block {
 	const uint8_t *host;   /* key: host address of the first byte */
 	struct kvm_page *page; /* of that byte */
 	struct block *next;    /* hash chain */
-	uint32_t gen;	       /* of page when decoded */
-	uint16_t bytes;	       /* guest bytes covered */
-	uint8_t mode;	       /* key: enum decode_mode | real << 2 */
-	uint8_t n;	       /* instructions */
+	uint32_t gen;          /* of page when decoded */
+	uint16_t bytes;        /* guest bytes covered */
+	uint8_t mode;          /* key: enum decode_mode | real << 2 */
+	uint8_t n;             /* instructions */
 	uint8_t has_page_end;  /* 1: in the scratch slot, never cached */
 	struct insn insns[];
 };

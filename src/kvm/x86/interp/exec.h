@@ -186,12 +186,19 @@ static always_inline void branch_to(struct vcpu *v, uint64_t target, unsigned os
 
 /* ---- Control transfers through descriptors (interp/far.c, interp/deliver.c) ------------------ */
 
-enum deliver_kind { DELIVER_EXT_INT, DELIVER_EXCEPTION, DELIVER_SOFT_INT, DELIVER_NMI, DELIVER_ICEBP };
+enum deliver_kind {
+	DELIVER_EXT_INT,
+	DELIVER_EXCEPTION,
+	DELIVER_SOFT_INT,
+	DELIVER_NMI,
+	DELIVER_ICEBP
+};
 
 /*
- * Deliver an interrupt or exception through the IDT/IVT of the current mode: pushes the frame, loads
- * CS:rIP, SS:rSP, clears IF/TF/NT/RF/VM as the gate says; task gates switch tasks. May throw (the
- * run loop then applies the double-fault rules). The return address is r[REG_RIP] as it stands.
+ * Deliver an interrupt or exception through the IDT/IVT of the current mode: pushes the frame,
+ * loads CS:rIP, SS:rSP, clears IF/TF/NT/RF/VM as the gate says; task gates switch tasks. May throw
+ * (the run loop then applies the double-fault rules). The return address is r[REG_RIP] as it
+ * stands.
  */
 void vcpu_deliver(struct vcpu *v, unsigned vec, enum deliver_kind kind, bool has_error,
 		  uint32_t error);

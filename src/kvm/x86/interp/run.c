@@ -5,8 +5,8 @@
  *   The loop is the body of the vCPU's coroutine. Each KVM_RUN resumes it; it yields when a request
  *   says so (kick, signal), when the guest waits in a way user space must know of, or in the middle
  *   of an instruction (vcpu_exit_to_user).
- *   Between blocks one load tells whether anything is to be looked at; run_service() then does it in
- *   the order of [SDM3 6.9 table 6-2]. A request bit for interrupts stays set while one is pending
+ *   Between blocks one load tells whether anything is to be looked at; run_service() then does it
+ * in the order of [SDM3 6.9 table 6-2]. A request bit for interrupts stays set while one is pending
  *   but masked, so that whatever unmasks it needs no hook.
  *   A throw records the exception in v->ev and unwinds here; run_deliver() delivers it, and
  *   run_combine() applies the double-fault table when delivering throws again.
@@ -226,8 +226,8 @@ static enum run_next run_interrupts(struct vcpu *v)
 	struct vcpu_event *e = &v->ev;
 	int vec = -1;
 
-	if (e->nmi_injected || (atomic_load(&e->nmi_pending) && !e->nmi_masked &&
-				!(e->shadow & SHADOW_MOV_SS))) {
+	if (e->nmi_injected ||
+	    (atomic_load(&e->nmi_pending) && !e->nmi_masked && !(e->shadow & SHADOW_MOV_SS))) {
 		if (!e->nmi_injected)
 			atomic_fetch_sub(&e->nmi_pending, 1);
 		e->nmi_injected = false;
@@ -307,8 +307,8 @@ static enum run_next run_service(struct vcpu *v)
 		return run_leave(v, 0, KVM_EXIT_IRQ_WINDOW_OPEN);
 	if (r & REQ_EVENT) {
 		/*
-		 * Clear before looking, so that an event raised meanwhile is seen on the next turn; and
-		 * set again while something waits that cannot be taken now.
+		 * Clear before looking, so that an event raised meanwhile is seen on the next turn;
+		 * and set again while something waits that cannot be taken now.
 		 */
 		atomic_fetch_and(&v->requests, ~(unsigned)REQ_EVENT);
 		run_interrupts(v);
