@@ -25,6 +25,31 @@
 
 /* ---- TLB ------------------------------------------------------------------------------------ */
 
+/* In use while breakpoints are armed: every access misses and is looked at. Never written. */
+static const struct tlb_entry mmu_no_tlb[TLB_SIZE] = {
+	[0 ... TLB_SIZE - 1] = { TLB_EMPTY, TLB_EMPTY, 0, TLB_EMPTY },
+};
+
+static unsigned mmu_ctx(const struct vcpu *v, unsigned acc)
+{
+	if (v->cpl == 3 && !(acc & ACC_SYS))
+		return TLB_USER;
+	if (!(acc & ACC_SYS) && (v->rflags & RF_AC) && (v->cr4 & CR4_SMAP))
+		return TLB_KERNEL_AC;
+	return TLB_KERNEL;
+}
+
+void mmu_select_tlb(struct vcpu *v)
+{
+	v->tlb =
+		debug_armed(v) ? (struct tlb_entry *)(uintptr_t)mmu_no_tlb : v->tlbs[mmu_ctx(v, 0)];
+}
+
+static bool mmu_watched(const struct vcpu *v)
+{
+	return v->tlb == mmu_no_tlb;
+}
+
 static void mmu_clear(struct vcpu *v)
 {
 	memset(v->tlbs, 0xff, sizeof(v->tlbs));
@@ -120,15 +145,6 @@ struct mmu_page {
 	uint8_t *host;            /* of that byte; NULL: MMIO, or a write to a read-only slot */
 	struct kvm_memslot *slot; /* NULL with MMIO */
 };
-
-static unsigned mmu_ctx(const struct vcpu *v, unsigned acc)
-{
-	if (v->cpl == 3 && !(acc & ACC_SYS))
-		return TLB_USER;
-	if (!(acc & ACC_SYS) && (v->rflags & RF_AC) && (v->cr4 & CR4_SMAP))
-		return TLB_KERNEL_AC;
-	return TLB_KERNEL;
-}
 
 /* A global page's entry made under another ASID is still good. */
 static bool mmu_retag(struct vcpu *v, struct tlb_entry *t, gva_t la, bool write)
@@ -298,7 +314,7 @@ void mmu_read(struct vcpu *v, gva_t la, void *buf, unsigned len, unsigned acc)
 	if (mmu_crosses(la, len))
 		mmu_probe(v, la, len, acc);
 	mmu_copy(v, la, buf, len, acc & ~ACC_WRITE);
-	if (unlikely(v->dr7 & 0xff))
+	if (unlikely(mmu_watched(v)))
 		debug_check_data(v, la, len, false);
 }
 
@@ -307,7 +323,7 @@ void mmu_write(struct vcpu *v, gva_t la, const void *buf, unsigned len, unsigned
 	if (mmu_crosses(la, len))
 		mmu_probe(v, la, len, acc | ACC_WRITE);
 	mmu_copy(v, la, (void *)(uintptr_t)buf, len, acc | ACC_WRITE);
-	if (unlikely(v->dr7 & 0xff))
+	if (unlikely(mmu_watched(v)))
 		debug_check_data(v, la, len, true);
 }
 
@@ -326,7 +342,7 @@ uint64_t mmu_slow_load(struct vcpu *v, gva_t la, unsigned size, unsigned acc)
 		case 4: __builtin_memcpy(&x, p, 4); break;
 		default: __builtin_memcpy(&x, p, 8); break;
 		}
-		if (unlikely(v->dr7 & 0xff))
+		if (unlikely(mmu_watched(v)))
 			debug_check_data(v, la, size, false);
 		return x;
 	}
@@ -338,7 +354,7 @@ void mmu_slow_store(struct vcpu *v, gva_t la, uint64_t val, unsigned size, unsig
 {
 	struct tlb_entry *t = &v->tlbs[mmu_ctx(v, acc)][(la >> PAGE_SHIFT) & (TLB_SIZE - 1)];
 
-	if (!mmu_crosses(la, size) && !(v->dr7 & 0xff) &&
+	if (!mmu_crosses(la, size) && !mmu_watched(v) &&
 	    (t->wtag == mmu_tag(v, la, 1) || mmu_retag(v, t, la, true))) {
 		memcpy((void *)(uintptr_t)(la + t->addend), &val, size);
 		return;

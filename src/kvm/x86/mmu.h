@@ -147,6 +147,10 @@ void mmu_flush_pcid(struct vcpu *v, unsigned pcid);
 void mmu_flush_page(struct vcpu *v, gva_t la); /* INVLPG: all PCIDs' global and the current's */
 /* CR3 or CR4.PCIDE changed: choose the ASID. flush: the write did not have bit 63 set. */
 void mmu_set_cr3(struct vcpu *v, uint64_t cr3, bool flush);
+/*
+ * Choose v->tlb by CPL and SMAP, or a table where all accesses miss while breakpoints are armed.
+ */
+void mmu_select_tlb(struct vcpu *v);
 /* Drop the write tags of a guest page, when code has been decoded from it. */
 void mmu_drop_writes(struct vcpu *v, gpa_t page);
 /* Load PDPTEs from CR3 for PAE paging; false: reserved bits set (#GP). */

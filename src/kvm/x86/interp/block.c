@@ -283,12 +283,19 @@ static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit,
 				       struct jump_entry *j, uint64_t key)
 {
 	unsigned mode = v->mode | (unsigned)v->real << 2, off = la & ~PAGE_MASK;
-	struct itlb_entry *t = block_fetch_page(v, la);
+	struct itlb_entry *t;
 	struct block **head, **pp, *b;
 	uint64_t gen = v->fetch_gen;
 	const uint8_t *host;
 	uintptr_t h;
 
+	if (unlikely(
+		    v->flush_code)) { /* slots have gone, and the pages blocks point to with them */
+		v->flush_code = false;
+		block_cache_flush(v);
+		gen = v->fetch_gen;
+	}
+	t = block_fetch_page(v, la);
 	if (!t)
 		return NULL;
 	host = t->host + off;

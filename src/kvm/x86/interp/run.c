@@ -32,7 +32,7 @@ void kvm_arch_flush(struct vcpu *v, uint32_t requests)
 {
 	mmu_flush_all(v);
 	if (requests & REQ_FLUSH_CODE) {
-		v->flush_code = true; /* a block may be running: at the boundary */
+		v->flush_code = true; /* a block may be running: before the next lookup */
 		if (v->cur)
 			v->block_end = v->cur + 1;
 	}
@@ -197,7 +197,9 @@ static bool run_wait(struct vcpu *v)
 		if (r & (REQ_KICK | REQ_SIGNAL | REQ_IMMEDIATE))
 			return false;
 		kvm_guest_boundary(v);
-		atomic_fetch_and(&v->requests, ~(unsigned)REQ_EVENT);
+		if (r & REQ_STEAL)
+			kvm_pvclock_update(v);
+		atomic_fetch_and(&v->requests, ~(unsigned)(REQ_EVENT | REQ_STEAL));
 		/* an event between the test above and here has set REQ_EVENT again */
 		if (atomic_load(&v->mp_state) == KVM_MP_STATE_HALTED && run_wakes(v))
 			continue;
@@ -260,10 +262,6 @@ static enum run_next run_service(struct vcpu *v)
 
 	v->cur = NULL;
 	kvm_guest_boundary(v);
-	if (v->flush_code) {
-		v->flush_code = false;
-		block_cache_flush(v);
-	}
 	if (e->triple_fault) {
 		e->triple_fault = false;
 		return run_leave(v, 0, KVM_EXIT_SHUTDOWN);
