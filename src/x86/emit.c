@@ -112,16 +112,26 @@ void emit_mov_load(struct emit *e, unsigned size, unsigned reg, unsigned base, i
 
 void emit_mov_store(struct emit *e, unsigned size, unsigned base, int32_t disp, unsigned reg)
 {
-	emit_op(e, &(struct emit_op){ .map = M1, .opcode = size == 1 ? 0x88 : 0x89, .modrm = true,
-				      .mem = true, .opsize = size == 2, .w = size == 8,
-				      .rex = size == 1 && reg >= 4, .reg = (uint8_t)reg,
-				      .rm = (uint8_t)base, .disp = disp });
+	emit_op(e, &(struct emit_op){ .map = M1,
+				      .opcode = size == 1 ? 0x88 : 0x89,
+				      .modrm = true,
+				      .mem = true,
+				      .opsize = size == 2,
+				      .w = size == 8,
+				      .rex = size == 1 && reg >= 4,
+				      .reg = (uint8_t)reg,
+				      .rm = (uint8_t)base,
+				      .disp = disp });
 }
 
 void emit_mov_reg(struct emit *e, unsigned size, unsigned dst, unsigned src)
 {
-	emit_op(e, &(struct emit_op){ .map = M1, .opcode = 0x89, .modrm = true, .w = size == 8,
-				      .reg = (uint8_t)src, .rm = (uint8_t)dst });
+	emit_op(e, &(struct emit_op){ .map = M1,
+				      .opcode = 0x89,
+				      .modrm = true,
+				      .w = size == 8,
+				      .reg = (uint8_t)src,
+				      .rm = (uint8_t)dst });
 }
 
 void emit_mov_imm(struct emit *e, unsigned reg, uint64_t imm)
@@ -141,8 +151,11 @@ void emit_mov_imm(struct emit *e, unsigned reg, uint64_t imm)
 
 void emit_xor_self(struct emit *e, unsigned reg)
 {
-	emit_op(e, &(struct emit_op){ .map = M1, .opcode = 0x31, .modrm = true,
-				      .reg = (uint8_t)reg, .rm = (uint8_t)reg });
+	emit_op(e, &(struct emit_op){ .map = M1,
+				      .opcode = 0x31,
+				      .modrm = true,
+				      .reg = (uint8_t)reg,
+				      .rm = (uint8_t)reg });
 }
 
 void emit_flags_to_ax(struct emit *e)
@@ -158,10 +171,18 @@ void emit_flags_from_ax(struct emit *e)
 static void emit_vec(struct emit *e, unsigned map, unsigned pp, unsigned op, bool l, unsigned x,
 		     unsigned v, unsigned base, int32_t disp, unsigned imm_len)
 {
-	emit_op(e, &(struct emit_op){ .map = (uint8_t)map, .pp = (uint8_t)pp,
-				      .opcode = (uint8_t)op, .modrm = true, .mem = true, .l = l,
-				      .reg = (uint8_t)x, .vvvv = (uint8_t)v, .rm = (uint8_t)base,
-				      .disp = disp, .imm_len = (uint8_t)imm_len, .imm = 1 });
+	emit_op(e, &(struct emit_op){ .map = (uint8_t)map,
+				      .pp = (uint8_t)pp,
+				      .opcode = (uint8_t)op,
+				      .modrm = true,
+				      .mem = true,
+				      .l = l,
+				      .reg = (uint8_t)x,
+				      .vvvv = (uint8_t)v,
+				      .rm = (uint8_t)base,
+				      .disp = disp,
+				      .imm_len = (uint8_t)imm_len,
+				      .imm = 1 });
 }
 
 void emit_movaps_load(struct emit *e, unsigned x, unsigned base, int32_t disp)
@@ -202,8 +223,13 @@ void emit_vzeroupper(struct emit *e)
 /* Group 15 with a memory operand. */
 static void emit_group15(struct emit *e, unsigned ext, bool w, unsigned base, int32_t disp)
 {
-	emit_op(e, &(struct emit_op){ .map = M0F, .opcode = 0xae, .modrm = true, .mem = true,
-				      .w = w, .reg = (uint8_t)ext, .rm = (uint8_t)base,
+	emit_op(e, &(struct emit_op){ .map = M0F,
+				      .opcode = 0xae,
+				      .modrm = true,
+				      .mem = true,
+				      .w = w,
+				      .reg = (uint8_t)ext,
+				      .rm = (uint8_t)base,
 				      .disp = disp });
 }
 

@@ -26,17 +26,17 @@ struct emit {
 
 /* One instruction in parts. Unused members are 0. */
 struct emit_op {
-	uint8_t map;	/* enum insn_map */
-	uint8_t pp;	/* mandatory prefix: NP, P66, PF3, PF2 */
+	uint8_t map; /* enum insn_map */
+	uint8_t pp;  /* mandatory prefix: NP, P66, PF3, PF2 */
 	uint8_t opcode;
-	uint8_t reg;	/* ModRM.reg, 0..15 */
-	uint8_t rm;	/* register 0..15, or base of the memory operand */
-	uint8_t vvvv;	/* VEX third register, 0..15; 0 gives 1111b, as unused wants */
+	uint8_t reg;     /* ModRM.reg, 0..15 */
+	uint8_t rm;      /* register 0..15, or base of the memory operand */
+	uint8_t vvvv;    /* VEX third register, 0..15; 0 gives 1111b, as unused wants */
 	uint8_t imm_len; /* 0, 1, 2, 4 */
-	bool modrm;	/* has a ModRM byte */
-	bool mem;	/* rm is the base of [rm + disp] */
-	bool opsize;	/* 66 as operand size, before a mandatory F3 or F2 */
-	bool rex;	/* a REX prefix even if empty: SPL..DIL */
+	bool modrm;      /* has a ModRM byte */
+	bool mem;        /* rm is the base of [rm + disp] */
+	bool opsize;     /* 66 as operand size, before a mandatory F3 or F2 */
+	bool rex;        /* a REX prefix even if empty: SPL..DIL */
 	bool w, l;
 	int32_t disp;
 	uint32_t imm;
