@@ -13,10 +13,15 @@
 struct kvm_vm;
 struct vcpu;
 
-/* ---- Creation and state ioctls. Any thread; -errno as the kernel's. ------------------------- */
+/*
+ * ---- Creation and state ioctls. -errno as the kernel's. --------------------------------------
+ * Creation and destruction with vm->lock held (or before and after anybody else knows vm); the
+ * others from any thread.
+ */
+int kvm_chips_create(struct kvm_vm *vm);	/* at KVM_CREATE_VM: the clock starts. 0, -ENOMEM */
 int kvm_irqchip_create(struct kvm_vm *vm);	/* KVM_CREATE_IRQCHIP: PIC pair, IOAPIC, LAPICs */
 int kvm_irqchip_split(struct kvm_vm *vm);	/* LAPICs only; the IOAPIC is user space's */
-void kvm_irqchip_destroy(struct kvm_vm *vm);
+void kvm_irqchip_destroy(struct kvm_vm *vm);	/* and all else in vm->arch; vCPUs are gone */
 int kvm_irqchip_get(struct kvm_vm *vm, struct kvm_irqchip *chip);
 int kvm_irqchip_set(struct kvm_vm *vm, const struct kvm_irqchip *chip);
 int kvm_pit_create(struct kvm_vm *vm, const struct kvm_pit_config *config);
@@ -27,7 +32,7 @@ void kvm_clock_get(struct kvm_vm *vm, struct kvm_clock_data *c); /* KVM_GET_CLOC
 int kvm_clock_set(struct kvm_vm *vm, const struct kvm_clock_data *c);
 
 /* ---- Chip pins, called by the routing code with vm->irq_lock held --------------------------- */
-/* Return > 0 delivered, 0 coalesced, < 0 ignored (masked), as kvm_set_irq. */
+/* Return > 0 delivered, 0 coalesced, < 0 ignored (masked), as kvm_set_irq. PIC pins: 0..15. */
 int kvm_pic_set_irq(struct kvm_vm *vm, unsigned pin, int source, int level);
 int kvm_ioapic_set_irq(struct kvm_vm *vm, unsigned pin, int source, int level);
 /* Deliver an MSI message to the LAPICs. Any thread, no lock needed. > 0 when accepted. */
@@ -68,7 +73,13 @@ void kvm_inject_nmi(struct vcpu *v);
 
 /* ---- Guest time ----------------------------------------------------------------------------- */
 uint64_t kvm_read_tsc(struct vcpu *v);		    /* guest TSC now */
-void kvm_write_tsc(struct vcpu *v, uint64_t tsc);   /* WRMSR TSC */
+void kvm_write_tsc(struct vcpu *v, uint64_t tsc);   /* WRMSR TSC; moves TSC_ADJUST too */
+/* KVM_SET_MSRS of the TSC: vCPUs that are set to nearly the same time run in step afterwards. */
+void kvm_write_tsc_host(struct vcpu *v, uint64_t tsc);
+/* IA32_TSC_ADJUST; host: KVM_SET_MSRS, which moves no TSC. */
+void kvm_write_tsc_adjust(struct vcpu *v, uint64_t value, bool host);
+/* At vCPU creation: tsc_khz is the host's unless set, the count is in step with the VM's others. */
+void kvm_tsc_init(struct vcpu *v);
 /* CLOCK_MONOTONIC time at which the guest TSC will read tsc (0 when past). */
 uint64_t kvm_tsc_to_ns(struct vcpu *v, uint64_t tsc);
 int kvm_set_tsc_khz(struct vcpu *v, uint32_t khz);  /* KVM_SET_TSC_KHZ */

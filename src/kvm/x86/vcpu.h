@@ -198,6 +198,12 @@ struct vcpu {
 			kvm_async_pf_int, kvm_pv_eoi, kvm_poll_control;
 		uint64_t hwcr, syscfg, patch_level, smbase, vm_hsave_pa;
 	} msr;
+	struct vcpu_pvclock { /* kvm/x86/pvclock.c */
+		atomic_bool update;  /* the guest's kvm-clock area must be rewritten */
+		atomic_bool wall;    /* the wall clock area too */
+		atomic_bool stopped; /* KVM_KVMCLOCK_CTRL: say that the guest was paused */
+		uint64_t steal_seen, steal_due; /* run delay counted so far; when to look again, ns */
+	} pvclock;
 	uint64_t tsc_offset; /* guest TSC = host TSC * ratio + offset */
 	uint32_t tsc_khz;
 
@@ -241,6 +247,7 @@ struct vcpu {
 	atomic_int in_guest; /* 1 between entry and exit: see kvm_sync_vcpus */
 	atomic_int kick_fd;  /* eventfd to wake a halted vCPU */
 	atomic_bool halted_wait; /* blocked in kvm_vcpu_block */
+	atomic_bool pv_unhalted; /* KVM_HC_KICK_CPU came: ends this HLT or the next one */
 	atomic_bool ignore_signals; /* kvm_vcpu_kick_user is the only interruption */
 	bool sigset_active;	    /* KVM_SET_SIGNAL_MASK: sigset is what KVM_RUN blocks */
 	uint64_t sigset;
@@ -309,16 +316,10 @@ void vcpu_run_loop(void *vcpu);
 void vcpu_halt(struct vcpu *v);
 
 /*
- * REQ_SIGNAL was set: is a signal pending that ends KVM_RUN with -EINTR and KVM_EXIT_INTR?
- * Loop also calls it before going to sleep. kvm/x86/run_outer.c.
- */
-bool vcpu_signal_pending(struct vcpu *v);
-/*
- * Without an in-kernel irqchip: may KVM_INTERRUPT be injected now, and does user space want
- * KVM_EXIT_IRQ_WINDOW_OPEN (run->request_interrupt_window)? kvm/x86/run_outer.c.
+ * Without an in-kernel PIC: may KVM_INTERRUPT be injected now? run->ready_for_interrupt_injection,
+ * and with run->request_interrupt_window KVM_EXIT_IRQ_WINDOW_OPEN. run_outer.c.
  */
 bool vcpu_ready_for_injection(struct vcpu *v);
-bool vcpu_wants_irq_window(struct vcpu *v);
 
 /* ---- Reset, creation ------------------------------------------------------------------------ */
 
