@@ -173,9 +173,10 @@ static int bzimage_initrd(struct place *p, const struct bzimage *b, const char *
 		r = err_set(e, EINVAL, "-initrd %s: the file is empty", path);
 		goto out;
 	}
-	r = place_top(p, i.size, PAGE_SIZE, limit, "the initrd", &at, &host, e);
+	r = place_top(p, i.size, PAGE_SIZE, PLACE_HIGH, limit, "the initrd", &at, &host, e);
 	if (r < 0 && b->is64 && (b->xflags & XLF_ABOVE_4G))
-		r = place_top(p, i.size, PAGE_SIZE, place_end(p), "the initrd", &at, &host, e);
+		r = place_top(p, i.size, PAGE_SIZE, PLACE_HIGH, place_end(p), "the initrd", &at,
+			      &host, e);
 	if (r < 0) {
 		err_prefix(e, "-initrd %s", path);
 		goto out;
@@ -229,7 +230,7 @@ static int bzimage_tables(struct place *p, gpa_t *cr3, struct err *e)
 	enum { PRESENT_WRITE = 3, LARGE = 0x80 };
 	uint8_t *host;
 	uint64_t *t;
-	int r = place_top(p, (2 + PDE_TABLES) * PAGE_SIZE, PAGE_SIZE, PLACE_EBDA,
+	int r = place_top(p, (2 + PDE_TABLES) * PAGE_SIZE, PAGE_SIZE, 0, PLACE_EBDA,
 			  "the boot page tables", cr3, &host, e);
 
 	if (r < 0)
@@ -268,7 +269,8 @@ int bzimage_load(struct place *p, const struct image *k, const struct boot_input
 	if (r == 0)
 		r = boot_string(p, in->cmdline, "the command line", &cmdline, e);
 	if (r == 0)
-		r = place_top(p, PAGE_SIZE, PAGE_SIZE, PLACE_EBDA, "boot_params", &params, &bp, e);
+		r = place_top(p, PAGE_SIZE, PAGE_SIZE, 0, PLACE_EBDA, "boot_params", &params, &bp,
+			      e);
 	if (r < 0)
 		return r;
 	memset(bp, 0, PAGE_SIZE);

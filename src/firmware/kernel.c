@@ -24,7 +24,8 @@ int boot_gdt(struct place *p, struct boot_state *out, struct err *e)
 	/* clang-format on */
 	uint64_t table[ARRAY_SIZE(gdt)];
 	uint8_t *host;
-	int r = place_top(p, sizeof(gdt), 16, BOOT_TABLES_END, "the boot GDT", &out->gdt, &host, e);
+	int r = place_top(p, sizeof(gdt), 16, 0, BOOT_TABLES_END, "the boot GDT", &out->gdt, &host,
+			  e);
 
 	if (r < 0)
 		return r;
@@ -43,7 +44,7 @@ int boot_string(struct place *p, const char *s, const char *what, gpa_t *gpa, st
 {
 	size_t n = strlen(s) + 1;
 	uint8_t *host;
-	int r = place_top(p, n, 16, BOOT_TABLES_END, what, gpa, &host, e);
+	int r = place_top(p, n, 16, 0, BOOT_TABLES_END, what, gpa, &host, e);
 
 	if (r == 0)
 		memcpy(host, s, n);

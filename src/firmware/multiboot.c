@@ -258,7 +258,7 @@ int multiboot_load(struct place *p, const struct image *k, const struct boot_inp
 	if (r == 0 && in->initrd)
 		r = multiboot_modules(p, in->initrd, end, b, e);
 	if (r == 0)
-		r = place_top(p, sizeof(*b), 16, PLACE_EBDA, "the multiboot information", &at,
+		r = place_top(p, sizeof(*b), 16, 0, PLACE_EBDA, "the multiboot information", &at,
 			      &host, e);
 	if (r == 0) {
 		b->info.flags = MBI_MEMORY | MBI_CMDLINE | MBI_MODS | MBI_MMAP | MBI_LOADER;

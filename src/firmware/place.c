@@ -86,20 +86,20 @@ static int place_no_room(uint64_t size, gpa_t limit, const char *what, struct er
 		       what, (unsigned long long)((size + 1023) / 1024), (unsigned long long)limit);
 }
 
-int place_top(struct place *p, uint64_t size, uint64_t align, gpa_t limit, const char *what,
-	      gpa_t *gpa, uint8_t **host, struct err *e)
+int place_top(struct place *p, uint64_t size, uint64_t align, gpa_t floor, gpa_t limit,
+	      const char *what, gpa_t *gpa, uint8_t **host, struct err *e)
 {
 	for (unsigned i = p->nmap; i-- > 0 && size;) {
 		const struct mem_range *r = &p->map[i];
-		gpa_t end = MIN(r->base + r->size, limit);
+		gpa_t base = MAX(r->base, floor), end = MIN(r->base + r->size, limit);
 
 		if (r->type != MEM_RAM)
 			continue;
-		while (end > r->base && end - r->base >= size) {
+		while (end > base && end - base >= size) {
 			gpa_t at = (end - size) & ~(align - 1);
 			const struct place_claim *c;
 
-			if (at < r->base)
+			if (at < base)
 				break;
 			c = place_meets(p, at, size);
 			if (!c) {

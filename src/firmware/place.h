@@ -58,11 +58,11 @@ int place_claim(struct place *p, gpa_t gpa, uint64_t size, const char *what, uin
 		struct err *e) must_check;
 
 /*
- * Take the highest free size bytes of usable RAM that end at or below limit, aligned down to
- * align (a power of two). A size of zero takes one byte's worth of nothing and is refused.
+ * Take the highest free size bytes of usable RAM in [floor, limit), aligned down to align (a power
+ * of two). A size of zero is refused.
  */
-int place_top(struct place *p, uint64_t size, uint64_t align, gpa_t limit, const char *what,
-	      gpa_t *gpa, uint8_t **host, struct err *e) must_check;
+int place_top(struct place *p, uint64_t size, uint64_t align, gpa_t floor, gpa_t limit,
+	      const char *what, gpa_t *gpa, uint8_t **host, struct err *e) must_check;
 
 /* The lowest free place at or above floor. */
 int place_bottom(struct place *p, uint64_t size, uint64_t align, gpa_t floor, gpa_t limit,

@@ -46,7 +46,8 @@ static int pvh_initrd(struct place *p, const char *path, struct pvh_block *b, st
 
 	if (r < 0)
 		return err_prefix(e, "-initrd");
-	r = place_top(p, i.size, PAGE_SIZE, place_low_end(p), "the initrd", &at, &host, e);
+	r = place_top(p, i.size, PAGE_SIZE, PLACE_HIGH, place_low_end(p), "the initrd", &at, &host,
+		      e);
 	if (r < 0) {
 		err_prefix(e, "-initrd %s", path);
 	} else {
@@ -91,7 +92,7 @@ int elf_pvh_load(struct place *p, const struct image *k, const struct boot_input
 	if (r == 0)
 		r = boot_string(p, in->cmdline, "the command line", &cmdline, e);
 	if (r == 0)
-		r = place_top(p, sizeof(b), 16, PLACE_EBDA, "hvm_start_info", &at, &host, e);
+		r = place_top(p, sizeof(b), 16, 0, PLACE_EBDA, "hvm_start_info", &at, &host, e);
 	if (r == 0 && in->initrd)
 		r = pvh_initrd(p, in->initrd, &b, e);
 	if (r < 0)

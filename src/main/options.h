@@ -1,0 +1,61 @@
+/*
+ * The command line in QEMU's grammar.
+ *
+ * One table (options.def) drives parsing, -help and the tests. What QEMU has and this program does
+ * not is listed in options_absent.def, so that the message can say so; anything else is answered
+ * with the nearest option that exists.
+ * Threads: before the machine exists.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "machine/config.h"
+#include "machine/machine.h"
+
+struct options {
+	struct machine_config cfg;
+	const struct board_ops *board;
+	bool done; /* -help, -version, -device help...: printed, end with status 0 */
+	FILE *out; /* where these print; options_parse sets stdout when it is NULL */
+
+	/* What the defaults depend on. */
+	bool nographic, nodefaults, serial_given;
+	unsigned nserials, naccels;
+	const char *name; /* -name */
+	void *owned[256]; /* strings made here, for options_free */
+	unsigned nowned;
+};
+
+/* argv[1..argc). On failure e holds one line that says what is wrong and what would be right. */
+int options_parse(struct options *o, int argc, char *const *argv, struct err *e) must_check;
+void options_free(struct options *o);
+
+/* One row of the table, for -help and the tests. */
+struct option_row {
+	const char *name;    /* without the dash */
+	const char *arg;     /* NULL: takes none */
+	const char *example; /* an argument that parses, for the tests */
+	const char *help;
+	int (*fn)(struct options *o, const char *arg, struct err *e);
+};
+
+/* Row i, NULL at the end. A row without fn is a heading. */
+const struct option_row *options_row(unsigned i);
+
+/* The handlers, by topic. options_board.c: */
+int options_m(struct options *o, const char *arg, struct err *e);
+int options_smp(struct options *o, const char *arg, struct err *e);
+int options_cpu(struct options *o, const char *arg, struct err *e);
+int options_accel(struct options *o, const char *arg, struct err *e);
+int options_machine(struct options *o, const char *arg, struct err *e);
+/* options_io.c: */
+int options_serial(struct options *o, const char *arg, struct err *e);
+int options_chardev(struct options *o, const char *arg, struct err *e);
+int options_device(struct options *o, const char *arg, struct err *e);
+int options_rtc(struct options *o, const char *arg, struct err *e);
+int options_trace(struct options *o, const char *arg, struct err *e);
+int options_only_none(const char *option, const char *arg, const char *what, struct err *e);
+
+/* A copy that options_free frees; NULL with e filled. */
+char *options_keep(struct options *o, const char *s, struct err *e);
