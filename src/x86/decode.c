@@ -24,7 +24,7 @@
 enum {
 	LEN_MAX = 15,
 	NO_ROW = 0xffff,
-	ENTRY_MAX = 8192,
+	ENTRY_MAX = 16384,
 
 	/* Bits of the selector: mandatory prefix (two bits), W, L, 64-bit mode. */
 	K_PP = 3,
