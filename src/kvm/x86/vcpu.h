@@ -192,7 +192,7 @@ struct vcpu {
 		uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 		uint64_t tsc_aux, pat, misc_enable, apic_base, tsc_deadline;
 		uint64_t mtrr_def, mtrr_fix[11], mtrr_base[8], mtrr_mask[8];
-		uint64_t mcg_status, mcg_ctl, mce[32][4];
+		uint64_t mcg_cap, mcg_status, mcg_ctl, mce[32][4];
 		uint64_t debugctl, spec_ctrl, virt_ssbd, xss, tsc_adjust;
 		uint64_t kvm_system_time, kvm_wall_clock, kvm_steal_time, kvm_async_pf_en,
 			kvm_async_pf_int, kvm_pv_eoi, kvm_poll_control;
