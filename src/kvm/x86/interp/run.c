@@ -170,7 +170,7 @@ static bool run_wakes(struct vcpu *v)
 		return true;
 	if (atomic_load(&e->nmi_pending) && !e->nmi_masked)
 		return true;
-	if (atomic_load(&v->pending_events))
+	if (atomic_load(&v->pending_events) || atomic_exchange(&v->pv_unhalted, false))
 		return true;
 	return (v->rflags & RF_IF) && kvm_cpu_has_interrupt(v);
 }
