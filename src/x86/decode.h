@@ -38,3 +38,9 @@ enum decode_result insn_decode(const uint8_t *bytes, size_t n, enum decode_mode 
  */
 int insn_format(const struct insn *insn, enum decode_mode mode, uint64_t rip, char *buf,
 		size_t cap);
+
+/*
+ * Bytes of the memory operand that insn's ModRM or moffs names, as its row's operand kinds have it;
+ * 0 if there is none or its size is not that of an operand (M_, Ms, Ep: LEA, LGDT, FXSAVE).
+ */
+unsigned insn_memory_size(const struct insn *insn);

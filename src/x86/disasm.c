@@ -119,9 +119,9 @@ static void disasm_mem(struct text *t, unsigned size)
 }
 
 /* Bytes in a memory or register operand of this kind; 0 where it has no size. */
-static unsigned disasm_size(const struct text *t, unsigned o)
+static unsigned disasm_size(const struct insn *insn, unsigned o)
 {
-	unsigned v = t->insn->osize;
+	unsigned v = insn->osize;
 
 	switch (o) {
 	case Eb:
@@ -183,7 +183,7 @@ static unsigned disasm_size(const struct text *t, unsigned o)
 	case Mqq:
 	case Wqq: return 32;
 	case Mx:
-	case Wx: return t->insn->flags & IF_L ? 32 : 16;
+	case Wx: return insn->flags & IF_L ? 32 : 16;
 	case Mt: return 10;
 	case Mp: return v == 2 ? 4 : v == 4 ? 6 : 10;
 	case Ma: return v * 2;
@@ -204,7 +204,7 @@ static void disasm_string(struct text *t, unsigned o)
 {
 	bool src = o == Xb || o == Xv || o == Xz;
 
-	disasm_put(t, "%s%s:[", disasm_ptr(disasm_size(t, o)),
+	disasm_put(t, "%s%s:[", disasm_ptr(disasm_size(t->insn, o)),
 		   src ? disasm_seg[t->insn->seg & 7] : "es");
 	disasm_gpr(t, src ? REG_RSI : REG_RDI, t->insn->asize);
 	disasm_put(t, "]");
@@ -213,7 +213,7 @@ static void disasm_string(struct text *t, unsigned o)
 static void disasm_operand(struct text *t, unsigned o)
 {
 	const struct insn *i = t->insn;
-	unsigned size = disasm_size(t, o);
+	unsigned size = disasm_size(t->insn, o);
 
 	switch (o) {
 	case Eb:
@@ -420,12 +420,28 @@ static void disasm_mnemonic(struct text *t, bool string)
 		disasm_put(t, "%.*s%s", (int)strlen(m) - 2, m, disasm_cc[i->cc]);
 	} else if (string) {
 		unsigned o = t->info->operand[disasm_is_string(t->info->operand[0]) ? 0 : 1];
-		unsigned size = disasm_size(t, o);
+		unsigned size = disasm_size(t->insn, o);
 
 		disasm_put(t, "%s%c", m, size == 1 ? 'b' : size == 2 ? 'w' : size == 4 ? 'd' : 'q');
 	} else {
 		disasm_put(t, "%s", m);
 	}
+}
+
+unsigned insn_memory_size(const struct insn *insn)
+{
+	const uint8_t *operand = insn_info[insn->id].operand;
+
+	if (!(insn->flags & IF_MEM))
+		return 0;
+	for (unsigned k = 0; k < 5 && operand[k]; k++) {
+		unsigned o = operand[k];
+
+		if ((o >= Eb && o <= M_) || (o >= RdMb && o <= RvMw) || o == Ob || o == Ov ||
+		    o == Qd || o == Qq || (o >= Wb && o <= Wx))
+			return disasm_size(insn, o);
+	}
+	return 0;
 }
 
 int insn_format(const struct insn *insn, enum decode_mode mode, uint64_t rip, char *buf, size_t cap)

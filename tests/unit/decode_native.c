@@ -1,13 +1,16 @@
 /*
- * The decoder against the processor this test runs on: is a sequence of bytes #UD, and how long is
- * the instruction?
+ * The decoder and the table against the processor this test runs on: is a sequence of bytes #UD,
+ * how long is the instruction, how many bytes of memory does it touch, must they be aligned, and
+ * which flags does it change?
  *
  * Each instruction is run in a child, all registers pointing into a scratch area, with INT3 bytes
  * behind it. SIGILL at its first byte is #UD; SIGTRAP behind it tells its length; any other signal
- * means that it exists. Every opcode of every map is tried with each mandatory prefix, LOCK, REX.W,
- * REX.RB, and W, L, pp and vvvv of VEX. What would leave the child (branches, system calls, changes
- * of FS and GS) is left out. Rows whose CPUID feature this processor lacks are left out too, and so
- * are the differences listed in native_known(), each with its reason.
+ * means that it exists. Valid ones run again with the memory operand at the end of a page (a byte
+ * less must fault), misaligned, and with all arithmetic flags set and clear. Every opcode of every
+ * map is tried with each mandatory prefix, LOCK, REX.W, REX.RB, and W, L, pp and vvvv of VEX. What
+ * would leave the child (branches, system calls, changes of FS and GS) is left out. Rows whose
+ * CPUID feature this processor lacks are left out too, and so are the differences listed in
+ * native_known(), each with its reason.
  *
  * Only run on x86-64 hosts; every third sequence is run, with the argument "all" every one.
  */
@@ -28,7 +31,7 @@
 #include "x86/decode.h"
 #include "x86/features.h"
 
-enum { SCRATCH = 1 << 17, CODE = 4096, TEXT = 12, GREG_RIP = 16 };
+enum { SCRATCH = 1 << 17, CODE = 4096, TEXT = 12, GREG_RIP = 16, GREG_EFL = 17 };
 
 /* What parent and children share; next is the sequence after the one being run. */
 struct shared {
@@ -36,7 +39,10 @@ struct shared {
 };
 
 static struct native {
-	uint8_t *code, *middle;
+	uint8_t *code, *middle, *edge; /* edge: no page behind it */
+	uint8_t *pointer;              /* RBX */
+	unsigned long flags_in;
+	volatile unsigned long flags_out;
 	struct shared *shared;
 	sigjmp_buf back;
 	volatile int signal;
@@ -50,6 +56,7 @@ static void native_signal(int sig, siginfo_t *info, void *context)
 	ucontext_t *c = context;
 
 	native.signal = sig;
+	native.flags_out = (unsigned long)c->uc_mcontext.gregs[GREG_EFL];
 	native.where = (long)c->uc_mcontext.gregs[GREG_RIP] - (long)native.code;
 	siglongjmp(native.back, 1);
 }
@@ -58,15 +65,18 @@ static void native_signal(int sig, siginfo_t *info, void *context)
 static __attribute__((noinline)) void native_enter(void)
 {
 	__asm__ volatile("mov %0, %%rax\n\t"
-			 "mov %1, %%rbx\n\t"
-			 "mov %%rbx, %%rcx\n\tmov %%rbx, %%rdx\n\tmov %%rbx, %%rsi\n\t"
-			 "mov %%rbx, %%rdi\n\tmov %%rbx, %%rbp\n\tmov %%rbx, %%rsp\n\t"
-			 "mov %%rbx, %%r8\n\tmov %%rbx, %%r9\n\tmov %%rbx, %%r10\n\t"
-			 "mov %%rbx, %%r11\n\tmov %%rbx, %%r12\n\tmov %%rbx, %%r13\n\t"
-			 "mov %%rbx, %%r14\n\tmov %%rbx, %%r15\n\t"
-			 "push %%rax\n\tmov %%rbx, %%rax\n\tret"
+			 "mov %1, %%rcx\n\t"
+			 "mov %2, %%rbx\n\t"
+			 "mov %3, %%rdx\n\t"
+			 "mov %%rcx, %%rsi\n\tmov %%rcx, %%rdi\n\tmov %%rcx, %%rbp\n\t"
+			 "mov %%rcx, %%rsp\n\tmov %%rcx, %%r8\n\tmov %%rcx, %%r9\n\t"
+			 "mov %%rcx, %%r10\n\tmov %%rcx, %%r11\n\tmov %%rcx, %%r12\n\t"
+			 "mov %%rcx, %%r13\n\tmov %%rcx, %%r14\n\tmov %%rcx, %%r15\n\t"
+			 "push %%rax\n\tpush %%rdx\n\tmov %%rcx, %%rax\n\tmov %%rcx, %%rdx\n\t"
+			 "popf\n\tret"
 			 :
-			 : "m"(native.code), "m"(native.middle)
+			 : "m"(native.code), "m"(native.middle), "m"(native.pointer),
+			   "m"(native.flags_in)
 			 : "memory");
 	__builtin_unreachable();
 }
@@ -143,9 +153,84 @@ static bool native_known(const uint8_t *b)
 	}
 }
 
-static void native_run(unsigned long index)
+/* Run the sequence in place, with RBX and the arithmetic flags as given; sets native.signal. */
+static void native_execute(uint8_t *pointer, unsigned long flags)
 {
 	static const unsigned mxcsr = 0x1f80;
+
+	native.pointer = pointer;
+	native.flags_in = 2 | flags;
+	memset(native.middle - 64, 0x11, 256);
+	__asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(mxcsr));
+	if (native.have[FEAT_AVX])
+		__asm__ volatile("vzeroall");
+	if (!sigsetjmp(native.back, 0))
+		native_enter();
+	__asm__ volatile("cld\n\tfninit\n\tldmxcsr %0" : : "m"(mxcsr));
+}
+
+static void native_differ(unsigned long index, const struct insn *insn, const char *what)
+{
+	native.shared->differ++;
+	printf("%lu:", index);
+	for (unsigned i = 0; i < TEXT; i++)
+		printf(" %02x", native.seq[i]);
+	printf(": %s, length %u: %s; processor: signal %d at %ld\n", insn_info[insn->id].name,
+	       insn->len, what, native.signal, native.where);
+	fflush(stdout);
+}
+
+/* The instruction is valid and ran: now its memory operand. */
+static void native_memory(unsigned long index, const struct insn *insn)
+{
+	unsigned size = insn_memory_size(insn);
+
+	/* A bit string may reach anywhere, a masked move or gather touches what it likes. */
+	if (!size || insn->base != REG_RBX || insn->id == I_NOP_Ev || insn->id == I_BT_EvGv ||
+	    insn->id == I_BTS_EvGv || insn->id == I_BTR_EvGv || insn->id == I_BTC_EvGv ||
+	    insn->id == I_CMPXCHG16B ||
+	    (insn_info[insn->id].attr & A_AVX && insn_info[insn->id].how == CALL && size > 4))
+		return;
+	/* Note 2 of insn.def. */
+	if (insn->id == I_MOVSXD_GvEd && insn->osize == 2)
+		return;
+	native_execute(native.edge - size, 0);
+	if (native.signal != SIGTRAP)
+		native_differ(index, insn, "touches more memory than its row says");
+	native_execute(native.edge - size + 1, 0);
+	if (native.signal != SIGSEGV)
+		native_differ(index, insn, "touches less memory than its row says");
+	/* Note 11 of insn.def. */
+	if (insn_info[insn->id].feature == FEAT_SHA)
+		return;
+	native_execute(native.middle + 1, 0);
+	if ((native.signal == SIGSEGV) != !!(insn_info[insn->id].attr & A_ALIGN))
+		native_differ(index, insn, "alignment");
+}
+
+static void native_flags(unsigned long index, const struct insn *insn)
+{
+	const struct insn_info *info = &insn_info[insn->id];
+	unsigned long clear, set, changed;
+
+	/* Its bit may lie where nothing puts it back between the two runs. */
+	if (insn->id == I_BTC_EvGv && insn->flags & IF_MEM)
+		return;
+	native_execute(native.middle, 0);
+	clear = native.flags_out & F_ARITH;
+	if (native.signal != SIGTRAP)
+		return;
+	native_execute(native.middle, F_ARITH);
+	set = native.flags_out & F_ARITH;
+	changed = clear | (set ^ F_ARITH);
+	if (changed & ~(unsigned long)info->writes)
+		native_differ(index, insn, "changes flags its row does not write");
+	if (!(info->reads & F_ARITH) && (clear ^ set) & info->writes & ~info->undef)
+		native_differ(index, insn, "flags depend on flags its row does not read");
+}
+
+static void native_run(unsigned long index)
+{
 	struct insn insn;
 	enum decode_result r = insn_decode(native.seq, 15, DECODE_64, false, &insn);
 	bool ours = r != DECODE_OK || insn_info[insn.id].attr & A_UD, theirs;
@@ -156,20 +241,16 @@ static void native_run(unsigned long index)
 	memcpy(native.code, native.seq, r == DECODE_OK ? insn.len : 15);
 	__builtin___clear_cache((char *)native.code, (char *)native.code + 64);
 	native.shared->run++;
-	if (!sigsetjmp(native.back, 0))
-		native_enter();
-	__asm__ volatile("cld\n\tfninit\n\tldmxcsr %0" : : "m"(mxcsr));
+	native_execute(native.middle, 0);
 	theirs = native.signal == SIGILL && native.where == 0;
-	if (theirs == ours && (ours || native.signal != SIGTRAP || native.where == insn.len + 1))
-		return;
-	native.shared->differ++;
-	printf("%lu:", index);
-	for (unsigned i = 0; i < TEXT; i++)
-		printf(" %02x", native.seq[i]);
-	printf(": %s, length %u; processor: signal %d at %ld\n",
-	       r == DECODE_OK ? insn_info[insn.id].name : "#UD", insn.len, native.signal,
-	       native.where);
-	fflush(stdout);
+	if (theirs != ours)
+		native_differ(index, &insn, ours ? "should be #UD" : "should be valid");
+	else if (!ours && native.signal == SIGTRAP && native.where != insn.len + 1)
+		native_differ(index, &insn, "wrong length");
+	else if (!ours && native.signal == SIGTRAP) {
+		native_memory(index, &insn);
+		native_flags(index, &insn);
+	}
 }
 
 static bool native_legacy(unsigned prefix, unsigned rex, unsigned map, unsigned op, unsigned modrm)
@@ -288,8 +369,13 @@ int main(int argc, char **argv)
 	int status;
 
 	native.code = native_map(CODE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE);
-	native.middle =
-		(uint8_t *)native_map(SCRATCH, PROT_READ | PROT_WRITE, MAP_PRIVATE) + SCRATCH / 2;
+	native.middle = (uint8_t *)native_map(SCRATCH + CODE, PROT_READ | PROT_WRITE, MAP_PRIVATE) +
+			SCRATCH / 2;
+	native.edge = native.middle + SCRATCH / 2;
+	if (mprotect(native.edge, CODE, PROT_NONE)) {
+		perror("mprotect");
+		return 1;
+	}
 	native.shared = native_map(sizeof(*native.shared), PROT_READ | PROT_WRITE, MAP_SHARED);
 	native_features();
 	/* A child that an instruction killed is replaced, and goes on behind that instruction. */
