@@ -304,7 +304,7 @@ int machine_reset(struct machine *m, enum reset_kind kind, struct err *e)
 
 	bus_lock(m->bus);
 	for (unsigned i = 0; i < m->nvcpus && r == 0; i++)
-		r = vcpu_reset(&m->vcpu[i], e);
+		r = vcpu_power_up(&m->vcpu[i], e);
 	if (r == 0)
 		r = irqchip_state_load(m->vm, m->irqchip, e);
 	if (r == 0) {

@@ -264,7 +264,7 @@ void vcpu_free(struct vcpu *v)
 	*v = (struct vcpu){ 0 };
 }
 
-int vcpu_reset(struct vcpu *v, struct err *e)
+int vcpu_power_up(struct vcpu *v, struct err *e)
 {
 	int r = vcpu_state_load(v->kvm, v->power_on, e);
 

@@ -31,7 +31,7 @@ int vcpu_new(struct vcpu *v, struct machine *m, unsigned index, const struct kvm
 void vcpu_free(struct vcpu *v);
 
 /* Power-on state: registers, FPU, MSRs, LAPIC, pending events, run state. */
-int vcpu_reset(struct vcpu *v, struct err *e) must_check;
+int vcpu_power_up(struct vcpu *v, struct err *e) must_check;
 
 /* Put the boot processor where the kernel's protocol says. */
 int vcpu_boot(struct vcpu *v, const struct boot_state *bs, struct err *e) must_check;
