@@ -1,0 +1,76 @@
+/*
+ * The software engine: handles of src/kvm.
+ *
+ * References: kvm/kvm.h. Threads: as libkvm.h.
+ */
+#include <errno.h>
+
+#include "kvm/kvm.h"
+#include "libkvm/engine.h"
+
+int lk_soft_open(const struct libkvm_options *opt, union lk_handle *h, struct libkvm_err *e)
+{
+	struct kvm_options o = { .no_jit = opt && opt->no_jit };
+	struct err why = { 0 };
+	int r = kvm_open(&o, &h->file, &why);
+
+	return r ? lk_fail(e, -r, "%s", why.msg) : 0;
+}
+
+static int soft_ioctl(union lk_handle h, unsigned long request, void *arg, union lk_handle *next)
+{
+	struct kvm_file *file = NULL;
+	long r = kvm_file_ioctl(h.file, request, (uintptr_t)arg, next ? &file : NULL);
+
+	if (file) {
+		next->file = file;
+		/* Only libkvm_vcpu_kick interrupts it: no look at signals on each run. */
+		if (request == KVM_CREATE_VCPU)
+			kvm_vcpu_ignore_signals(file, true);
+	}
+	return (int)r;
+}
+
+static void soft_close(union lk_handle h)
+{
+	kvm_file_close(h.file);
+}
+
+static struct kvm_run *soft_map(union lk_handle vcpu, size_t size)
+{
+	(void)size;
+	return kvm_file_mmap(vcpu.file);
+}
+
+static void soft_unmap(struct kvm_run *run, size_t size)
+{
+	/* It belongs to the vCPU. */
+	(void)run;
+	(void)size;
+}
+
+static void soft_written(union lk_handle vm, uint64_t gpa, uint64_t size)
+{
+	kvm_vm_memory_written(vm.file, gpa, size);
+}
+
+static int soft_run(struct libkvm_vcpu *c)
+{
+	return (int)kvm_file_ioctl(c->h.file, KVM_RUN, 0, NULL);
+}
+
+static void soft_kick(struct libkvm_vcpu *c)
+{
+	kvm_vcpu_kick_user(c->h.file);
+}
+
+const struct lk_ops lk_soft = {
+	.kind = LIBKVM_SOFT,
+	.ioctl = soft_ioctl,
+	.close = soft_close,
+	.map = soft_map,
+	.unmap = soft_unmap,
+	.written = soft_written,
+	.run = soft_run,
+	.kick = soft_kick,
+};
