@@ -24,3 +24,15 @@ const struct insn_info insn_info[I_COUNT] = {
 #undef INSN
 };
 /* clang-format on */
+
+enum insn_id insn_fallback(enum insn_id id)
+{
+	const struct insn_info *row = &insn_info[id];
+
+	if (row->attr & A_FALL)
+		for (unsigned k = 0; k < I_COUNT; k++)
+			if (insn_info[k].map == row->map && insn_info[k].op == row->op &&
+			    insn_info[k].pp == PA)
+				return (enum insn_id)k;
+	return id;
+}

@@ -59,7 +59,7 @@ enum {
 	A_MXCSR  = 1u << 25, /* computes under MXCSR and may set its flags or raise #XM */
 	A_VSIB   = 1u << 26, /* memory operand has a vector index */
 	A_FALL   = 1u << 27, /* without its feature not #UD but the same opcode without F3 */
-	A_IMPL   = 1u << 28, /* uses registers not among its operands: see insn.def */
+	A_IMPL   = 1u << 28, /* also uses RDX (MULX); RAX, RDX, RCX, XMM0 (PCMPxSTRx) */
 	A_UD     = 1u << 29, /* defined to raise #UD (UD0, UD1, UD2) */
 	A_VSIBX  = 1u << 30, /* with A_VSIB: index vector is half the width named by L (gathers) */
 };
@@ -137,6 +137,12 @@ struct insn_info {
 	uint16_t reads, writes, undef; /* EFLAGS; undef is a subset of writes */
 };
 extern const struct insn_info insn_info[I_COUNT];
+
+/*
+ * What a row with A_FALL (TZCNT, LZCNT, WBNOINVD) is on a vCPU without its feature: the row of the
+ * same opcode without F3 (BSF, BSR, WBINVD). Any other id is returned as it is. Any thread.
+ */
+enum insn_id insn_fallback(enum insn_id id);
 
 /* Indexes into the vCPU's register file as struct insn names them. */
 enum {

@@ -426,6 +426,10 @@ static void test_format_bounds(void **state)
 
 static void test_features(void **state)
 {
+	assert_int_equal(insn_fallback(I_TZCNT_GvEv), I_BSF_GvEv);
+	assert_int_equal(insn_fallback(I_LZCNT_GvEv), I_BSR_GvEv);
+	assert_int_equal(insn_fallback(I_WBNOINVD), I_WBINVD);
+	assert_int_equal(insn_fallback(I_POPCNT_GvEv), I_POPCNT_GvEv);
 	assert_string_equal(insn_feature_name(FEAT_AVX2), "avx2");
 	assert_string_equal(insn_feature_name(BASE), "base");
 	assert_string_equal(insn_feature_name(INSN_FEATURES), "?");

@@ -124,6 +124,11 @@ static void block_set_exec(struct vcpu *v, struct insn *i)
 	const struct insn_info *info = &insn_info[i->id];
 	exec_fn *fn = insn_exec[i->id];
 
+	if (info->attr & A_FALL && !vcpu_has(v, info->feature)) {
+		i->id = (uint16_t)insn_fallback(i->id);
+		info = &insn_info[i->id];
+		fn = insn_exec[i->id];
+	}
 	if (!vcpu_has(v, info->feature))
 		fn = block_exec_ud;
 	else if (info->attr & (A_PRIV | A_SSE | A_AVX | A_MMX | A_X87))
@@ -329,6 +334,7 @@ struct block *block_lookup(struct vcpu *v)
 	      (uint64_t)v->real << 15;
 	if (unlikely(!v->long64)) {
 		la = (uint32_t)(v->seg_base[SEG_CS] + rip);
+		v->insn_rip = rip;
 		if (rip > v->seg[SEG_CS].limit)
 			throw_gp(v, 0);
 		limit = v->seg[SEG_CS].limit - rip + 1;
@@ -337,6 +343,7 @@ struct block *block_lookup(struct vcpu *v)
 	if (likely(j->la == la && j->key == key && j->gen == v->fetch_gen && j->b &&
 		   block_valid(j->b) && j->b->bytes <= limit))
 		return j->b;
+	v->insn_rip = rip; /* fetching may throw */
 	if (v->long64 && (uint64_t)sext(rip, 48) != rip)
 		throw_gp(v, 0);
 	return block_lookup_slow(v, la, limit, j, key);

@@ -57,12 +57,16 @@ EXEC(STI)
 EXEC(CLAC)
 {
 	(void)i;
+	if (v->cpl)
+		throw_ud(v);
 	vcpu_set_rflags(v, 0, RF_AC);
 }
 
 EXEC(STAC)
 {
 	(void)i;
+	if (v->cpl)
+		throw_ud(v);
 	vcpu_set_rflags(v, RF_AC, RF_AC);
 }
 
