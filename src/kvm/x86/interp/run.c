@@ -102,7 +102,7 @@ static __attribute__((noreturn)) void run_throw(struct vcpu *v, unsigned vec, bo
 	e->exc_pending = true;
 	e->exc_injected = false;
 	e->exc_vec = (uint8_t)vec;
-	e->exc_has_error = has_error && !v->real;
+	e->exc_has_error = has_error && (v->cr0 & CR0_PE); /* also in virtual-8086 mode */
 	e->exc_error = error;
 	if (v->delivering >= 0) {
 		run_combine(v, e, (unsigned)v->delivering);

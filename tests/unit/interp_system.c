@@ -1,0 +1,248 @@
+/*
+ * The system side of the interpreter, driven through the KVM API by the guests of interp_system.S:
+ * real, protected, virtual-8086 and long mode; faults with their error codes, gates, tasks,
+ * levels, system calls.
+ *
+ * The expected words were worked out from the manual's pseudo-code, [SDM2], [SDM3 5-7, 20].
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <cmocka.h>
+#include <linux/kvm.h>
+
+#include "base/bits.h"
+#include "kvm/kvm.h"
+
+enum { GUEST_AT = 0x8000, MEM_SIZE = 4 << 20, LOG_MAX = 128, REPORT_PORT = 0x10, END_PORT = 0xf4 };
+
+extern const uint8_t guest_protected[], guest_protected_end[], guest_long[], guest_long_end[];
+
+struct machine {
+	struct kvm_file *sys, *vm, *vcpu;
+	struct kvm_run *run;
+	uint8_t *mem;
+	uint32_t log[LOG_MAX];
+	unsigned n;
+};
+
+static long machine_ioctl(struct kvm_file *f, unsigned long request, void *arg)
+{
+	return kvm_file_ioctl(f, request, (uintptr_t)arg, NULL);
+}
+
+static void machine_cpuid(struct machine *m)
+{
+	struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + 256 * sizeof(c->entries[0]));
+
+	assert_non_null(c);
+	c->nent = 256;
+	assert_int_equal(machine_ioctl(m->sys, KVM_GET_SUPPORTED_CPUID, c), 0);
+	assert_int_equal(machine_ioctl(m->vcpu, KVM_SET_CPUID2, c), 0);
+	free(c);
+}
+
+static void machine_start(struct machine *m, const uint8_t *guest, size_t size)
+{
+	struct kvm_userspace_memory_region r = { .memory_size = MEM_SIZE };
+	struct kvm_sregs s;
+	struct kvm_regs regs = { .rip = GUEST_AT, .rflags = 2 };
+	struct err e;
+
+	*m = (struct machine){ 0 };
+	assert_int_equal(kvm_open(&(struct kvm_options){ .no_jit = true }, &m->sys, &e), 0);
+	assert_int_equal(kvm_file_ioctl(m->sys, KVM_CREATE_VM, 0, &m->vm), 0);
+	m->mem = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_true(m->mem != MAP_FAILED);
+	memcpy(m->mem + GUEST_AT, guest, size);
+	r.userspace_addr = (uintptr_t)m->mem;
+	assert_int_equal(machine_ioctl(m->vm, KVM_SET_USER_MEMORY_REGION, &r), 0);
+	assert_int_equal(kvm_file_ioctl(m->vm, KVM_CREATE_VCPU, 0, &m->vcpu), 0);
+	m->run = kvm_file_mmap(m->vcpu);
+	assert_non_null(m->run);
+	machine_cpuid(m);
+	assert_int_equal(machine_ioctl(m->vcpu, KVM_GET_SREGS, &s), 0);
+	s.cs.base = s.cs.selector = 0;
+	assert_int_equal(machine_ioctl(m->vcpu, KVM_SET_SREGS, &s), 0);
+	assert_int_equal(machine_ioctl(m->vcpu, KVM_SET_REGS, &regs), 0);
+}
+
+static void machine_end(struct machine *m)
+{
+	kvm_file_close(m->vcpu);
+	kvm_file_close(m->vm);
+	kvm_file_close(m->sys);
+	munmap(m->mem, MEM_SIZE);
+}
+
+/* Run until the guest ends; collect what it reports. */
+static void machine_run(struct machine *m)
+{
+	for (;;) {
+		const uint8_t *data;
+
+		assert_int_equal(kvm_file_ioctl(m->vcpu, KVM_RUN, 0, NULL), 0);
+		if (m->run->exit_reason != KVM_EXIT_IO) {
+			struct kvm_regs r;
+
+			machine_ioctl(m->vcpu, KVM_GET_REGS, &r);
+			print_message("exit %u at %#llx after %u words\n", m->run->exit_reason,
+				      r.rip, m->n);
+			return;
+		}
+		if (m->run->io.port == END_PORT)
+			return;
+		assert_int_equal(m->run->io.port, REPORT_PORT);
+		assert_int_equal(m->run->io.size, 4);
+		assert_true(m->n < LOG_MAX);
+		data = (const uint8_t *)m->run + m->run->io.data_offset;
+		memcpy(&m->log[m->n++], data, 4);
+	}
+}
+
+static void machine_expect(const struct machine *m, const uint32_t *want, unsigned n)
+{
+	for (unsigned k = 0; k < MIN(n, m->n); k++)
+		if (m->log[k] != want[k])
+			fail_msg("word %u: %#x, expected %#x", k, m->log[k], want[k]);
+	assert_int_equal(m->n, n);
+}
+
+#define FAULT(vec, error) ((vec) << 16 | (error))
+enum { DE = 0, UD = 6, NP = 11, SS = 12, GP = 13, PF = 14 };
+
+static void test_protected(void **state)
+{
+	static const uint32_t want[] = {
+		/* real mode */
+		0x21,
+		0x200,
+		0x800,
+		0x600d,
+		/* ring 0 */
+		8,
+		0x3030,
+		FAULT(GP, 0x1000),
+		FAULT(GP, 0),
+		FAULT(NP, 0x40),
+		FAULT(SS, 0x40),
+		FAULT(GP, 0x20),
+		FAULT(GP, 0x90 * 8 + 2),
+		FAULT(NP, 0x31 * 8 + 2),
+		FAULT(GP, 0x10),
+		FAULT(GP, 0),
+		FAULT(GP, 0x28),
+		FAULT(GP, 0x10),
+		FAULT(DE, 0),
+		FAULT(UD, 0),
+		FAULT(GP, 0),
+		FAULT(GP, 0),
+		0xcffa00,
+		0xfff,
+		0x93,
+		/* ring 3 */
+		0,
+		FAULT(GP, 0),
+		FAULT(GP, 0),
+		FAULT(GP, 0x30 * 8 + 2),
+		FAULT(GP, 0),
+		0x10,
+		0x1b,
+		/* call gate, task */
+		8,
+		0x2222,
+		0x1111,
+		0x23,
+		0x6800,
+		0x53,
+		0x4000,
+		8,
+		0x7a5c,
+		/* virtual-8086 mode */
+		0x801,
+		FAULT(GP, 0),
+		0x20000,
+		0x800,
+		0,
+	};
+	struct machine m;
+
+	(void)state;
+	machine_start(&m, guest_protected, (size_t)(guest_protected_end - guest_protected));
+	machine_run(&m);
+	machine_expect(&m, want, ARRAY_SIZE(want));
+	machine_end(&m);
+}
+
+/* First 2 MiB in 4-KiB pages, 1 MiB a supervisor's; then 2 MiB read-only. */
+static void long_tables(uint8_t *mem)
+{
+	enum { P = 1, W = 2, U = 4, LARGE = 0x80 };
+	uint64_t *t = (uint64_t *)(void *)(mem + 0x1000);
+
+	t[0] = 0x2000 | P | W | U;
+	t[512] = 0x3000 | P | W | U;
+	t[1024] = 0x4000 | P | W | U;
+	t[1025] = 0x200000 | P | U | LARGE;
+	for (unsigned k = 0; k < 512; k++)
+		t[1536 + k] = (uint64_t)k << 12 | P | W | (k == 0x100 ? 0 : U);
+}
+
+static void test_long(void **state)
+{
+	static const uint32_t want[] = {
+		0x501,
+		0x7000 - 40,
+		0x7005,
+		0x6000 - 40,
+		0,
+		FAULT(GP, 0),
+		FAULT(GP, 0),
+		FAULT(GP, 0),
+		FAULT(GP, 0),
+		FAULT(GP, 0),
+		FAULT(GP, 0),
+		FAULT(GP, 0),
+		FAULT(PF, 0),
+		0x40000000,
+		FAULT(GP, 0),
+		FAULT(GP, 0xff * 8 + 2),
+		FAULT(GP, 0x40),
+		/* ring 3 */
+		0x2b,
+		FAULT(PF, 5),
+		FAULT(PF, 7),
+		FAULT(GP, 0),
+		FAULT(GP, 0),
+		/* SYSCALL, SYSRET */
+		0,
+		0x10,
+		0x5555,
+		0x2b,
+		0x23,
+		0x200,
+	};
+	struct machine m;
+
+	(void)state;
+	machine_start(&m, guest_long, (size_t)(guest_long_end - guest_long));
+	long_tables(m.mem);
+	machine_run(&m);
+	machine_expect(&m, want, ARRAY_SIZE(want));
+	machine_end(&m);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_protected),
+		cmocka_unit_test(test_long),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
