@@ -1,0 +1,116 @@
+# What ./run and ./test share: packages, build, kernel, initramfs. Sourced by bash with $top set.
+#
+# Everything made goes to build*/ (ignored by git) and to the cache, ~/.cache/kvasir unless
+# KVASIR_CACHE says otherwise.
+
+cache=${KVASIR_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/kvasir}
+
+say() { printf '%s\n' "kvasir: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Run a command as root: as we are, or through sudo without asking for a password in a pipe.
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	else
+		sudo "$@"
+	fi
+}
+
+can_be_root() {
+	[ "$(id -u)" = 0 ] || { command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; }
+}
+
+# need_packages NAME...: install those that are missing, or list them and stop.
+need_packages() {
+	local p missing=()
+
+	command -v dpkg-query >/dev/null || {
+		say "this is no Debian or Ubuntu; I trust that these are there: $*"
+		return 0
+	}
+	for p; do
+		dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+	done
+	[ ${#missing[@]} = 0 ] && return 0
+	if ! can_be_root; then
+		say "these packages are missing, and I can install them neither as root nor with sudo:"
+		printf '  apt-get install %s\n' "${missing[*]}" >&2
+		exit 1
+	fi
+	say "installing ${missing[*]}"
+	if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+			"${missing[@]}" >/dev/null 2>&1; then
+		as_root apt-get update >/dev/null || die "apt-get update failed"
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+			"${missing[@]}" >/dev/null || die "cannot install ${missing[*]}"
+	fi
+}
+
+build_packages=(gcc libc6-dev make meson ninja-build pkg-config python3 libcmocka-dev busybox-static)
+test_packages=(clang llvm libclang-rt-dev binutils python3-pexpect)
+
+# build_in DIR [MESON OPTION...]: configure once and build; the log is shown when it fails.
+build_in() {
+	local dir=$1 log
+
+	shift
+	log=$dir.log
+	if [ ! -f "$dir/build.ninja" ]; then
+		meson setup "$dir" "$top" "$@" >"$log" 2>&1 || { cat "$log" >&2; die "meson setup failed"; }
+	fi
+	ninja -C "$dir" >"$log" 2>&1 || { tail -50 "$log" >&2; die "the build failed, see $log"; }
+}
+
+# get_kernel cloud|generic|PATH: sets $kernel to a kernel file, from the cache or the distribution.
+get_kernel() {
+	local meta pkg tmp
+
+	case $1 in
+	cloud) meta=linux-image-cloud-amd64 ;;
+	generic) meta=linux-image-amd64 ;;
+	*)
+		[ -r "$1" ] || die "--kernel $1: no such file (cloud, generic or a path)"
+		kernel=$1
+		return
+		;;
+	esac
+	if grep -qs '^ID=ubuntu' /etc/os-release; then
+		[ "$1" = cloud ] && meta=linux-image-virtual || meta=linux-image-generic
+	fi
+	kernel=$(ls -1t "$cache/$meta"/vmlinuz-* 2>/dev/null | head -1)
+	[ -n "$kernel" ] && return
+	command -v apt-get >/dev/null || die "no apt-get to fetch $meta with; give --kernel PATH"
+	pkg=$(concrete_package "$meta")
+	if [ -z "$pkg" ] && can_be_root; then
+		as_root apt-get update >/dev/null
+		pkg=$(concrete_package "$meta")
+	fi
+	[ -n "$pkg" ] || die "the package lists do not know $meta; try apt-get update, or --kernel PATH"
+	say "fetching $pkg"
+	mkdir -p "$cache/$meta"
+	tmp=$(mktemp -d "$cache/fetch.XXXXXX")
+	# _apt cannot write to a private directory; root is fine here, nothing of it is executed.
+	(cd "$tmp" && apt-get -o APT::Sandbox::User=root download "$pkg" >/dev/null 2>fetch.log) ||
+		{ cat "$tmp/fetch.log" >&2; rm -rf "$tmp"; die "cannot fetch $pkg"; }
+	dpkg-deb --fsys-tarfile "$tmp"/*.deb | tar -x -C "$tmp" --wildcards './boot/vmlinuz-*' ||
+		{ rm -rf "$tmp"; die "$pkg holds no kernel"; }
+	mv "$tmp"/boot/vmlinuz-* "$cache/$meta/"
+	chmod a+r "$cache/$meta"/vmlinuz-*
+	rm -rf "$tmp"
+	kernel=$(ls -1t "$cache/$meta"/vmlinuz-* | head -1)
+}
+
+# The package with the kernel that a meta package stands for.
+concrete_package() {
+	apt-cache depends --no-recommends --no-suggests "$1" 2>/dev/null |
+		sed -n 's/^ *Depends: \(linux-image-[0-9][^ ]*\)$/\1/p' | head -1
+}
+
+# get_initramfs: sets $initramfs to the small system that boots to a shell.
+get_initramfs() {
+	initramfs=$top/build/initramfs.cpio
+	if [ ! -f "$initramfs" ] || [ "$top/tools/mkinitramfs" -nt "$initramfs" ]; then
+		"$top/tools/mkinitramfs" base "$initramfs" || die "cannot make the initramfs"
+	fi
+}
