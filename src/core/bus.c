@@ -294,13 +294,15 @@ static uint64_t bus_call(const struct region *r, uint64_t off, uint64_t val, uns
 
 /*
  * The part of an access [addr, addr+size) that one range can answer at once: reads into / writes
- * from *val at its low bytes, returns the bytes done.
+ * from *val at its low bytes, returns the bytes done. The first byte decides who answers, up to the
+ * end of that region, even where a higher one lies over the rest: a dword to CF8h is the host
+ * bridge's, although CF9h alone is the reset register.
  */
 static unsigned bus_part(struct bus *b, const struct bus_range *g, uint64_t addr, unsigned size,
 			 uint64_t *val, bool write)
 {
 	const struct region_ops *ops = g->r.ops;
-	uint64_t off = addr - g->r.base, room = g->last - addr;
+	uint64_t off = addr - g->r.base, room = region_last(&g->r) - addr;
 	unsigned n = ops->max;
 
 	while (n > 1 && (n > size || n - 1 > room || off % n))

@@ -1,0 +1,134 @@
+/*
+ * A machine for device tests: virtual clock, loop, bus, 24 interrupt lines and a request recorder;
+ * no guest and no engine. Everything is driven by the test's own thread.
+ */
+#pragma once
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "backend/char/chardev.h"
+#include "core/dev.h"
+#include "hw/registry.h"
+
+#define BED_LINES 24
+#define BED_WALL  1781524800000000000ll /* 2026-06-15 12:00:00 UTC, a Monday */
+
+struct bed {
+	struct clock clock;
+	struct loop *loop;
+	struct runstate run;
+	struct irq_line gsi[BED_LINES];
+	struct machine_devs md;
+	struct chardevs chardevs;
+	struct trace_sink *sink;
+	bool level[BED_LINES];
+	unsigned rises[BED_LINES]; /* edges from low to high */
+	struct request last;       /* what the main loop was asked, REQ_NONE: nothing */
+	unsigned requests;
+};
+
+static inline void bed_line(void *opaque, unsigned n, bool level)
+{
+	struct bed *b = opaque;
+
+	b->rises[n] += level && !b->level[n];
+	b->level[n] = level;
+}
+
+static inline void bed_request(void *opaque, const struct request *r)
+{
+	struct bed *b = opaque;
+
+	b->last = *r;
+	b->requests++;
+}
+
+static inline void *bed_backend(void *opaque, const char *type, const char *id)
+{
+	return strcmp(type, "chardev") ? NULL
+				       : chardevs_find(&((struct bed *)opaque)->chardevs, id);
+}
+
+static inline struct bed *bed_new(void)
+{
+	struct bed *b = calloc(1, sizeof(*b));
+
+	clock_init_virtual(&b->clock, NS_PER_SEC, BED_WALL - (int64_t)NS_PER_SEC);
+	b->loop = loop_new(&b->clock, NULL);
+	assert_non_null(b->loop);
+	runstate_init(&b->run, b->loop, bed_request, b);
+	b->sink = trace_sink_new();
+	trace_sink_ring(b->sink, true);
+	for (unsigned i = 0; i < BED_LINES; i++)
+		irq_line_init(&b->gsi[i], bed_line, b, i);
+	b->md = (struct machine_devs){ .bus = bus_new(b->sink),
+				       .loop = b->loop,
+				       .run = &b->run,
+				       .trace = b->sink,
+				       .mem = gmem_new(),
+				       .gsi = b->gsi,
+				       .n_gsi = BED_LINES,
+				       .backend_find = bed_backend,
+				       .opaque = b };
+	loop_set_lock(b->loop, bus_lock_of(b->md.bus));
+	return b;
+}
+
+static inline void bed_free(struct bed *b)
+{
+	machine_devs_free(&b->md);
+	chardevs_free(&b->chardevs);
+	runstate_destroy(&b->run);
+	bus_free(b->md.bus);
+	gmem_free(b->md.mem);
+	loop_free(b->loop);
+	trace_sink_free(b->sink);
+	free(b);
+}
+
+/* A ring chardev in the machine. */
+static inline struct chardev *bed_ring(struct bed *b, const char *id, size_t room)
+{
+	struct chardev *c = chardev_ring_new(b->loop, id, room);
+
+	assert_int_equal(chardevs_add(&b->chardevs, c, NULL), 0);
+	return c;
+}
+
+static inline void bed_run(struct bed *b)
+{
+	loop_advance(b->loop, 0);
+}
+
+static inline uint8_t in8(struct bed *b, uint16_t port)
+{
+	return (uint8_t)bus_io_read(b->md.bus, port, 1);
+}
+
+static inline void out8(struct bed *b, uint16_t port, uint8_t v)
+{
+	bus_io_write(b->md.bus, port, v, 1);
+}
+
+/* Save d, load into other (a device of the same class in another machine): both save equal. */
+static inline void bed_copy(struct dev *d, struct dev *other)
+{
+	size_t cap = state_save_size(&d->cls->state), n;
+	uint8_t *a = malloc(cap), *b = malloc(cap);
+	struct err e = { 0 };
+
+	n = dev_save(d, a, cap);
+	assert_int_equal(n, cap);
+	if (dev_load(other, a, n, &e))
+		fail_msg("%s", e.msg);
+	assert_int_equal(dev_save(other, b, cap), n);
+	assert_memory_equal(a, b, n);
+	free(a);
+	free(b);
+}
