@@ -486,4 +486,99 @@ tss64:
 	.word 108
 	.byte 0xff
 guest_long_end:
+
+/* ---- Debug registers, in real mode ---- */
+#undef A
+#define A(l) (l - guest16 + 0x8000)
+
+	.global guest_debug, guest_debug_end, guest_debug_int3, guest_debug_steps
+	.balign 16
+guest16:
+guest_debug:
+	.code16
+	xorw %ax, %ax
+	movw %ax, %ds
+	movw %ax, %ss
+	movw $0x7000, %sp
+	movl $A(db), 4
+	movl $A(de), 0
+	pushfw
+	popw %ax
+	orw $0x100, %ax
+	pushw %ax
+	popfw
+	nop				/* the step ends behind this one */
+step_1:
+	pushfw
+	popw %ax
+	orw $0x100, %ax
+	pushw %ax
+	popfw
+	movw %bx, %ss			/* no trap between this and the next */
+	nop
+step_2:
+	movl $0x6001, %eax		/* data breakpoint: write, two bytes at 6000h */
+	movl %eax, %dr0
+	movl $0x50001, %eax
+	movl %eax, %dr7
+	movb 0x6001, %al		/* a read does not hit */
+	movb %al, 0x6002
+	movb %al, 0x6001
+data_1:
+	movl $A(exec_1), %eax		/* instruction breakpoint */
+	movl %eax, %dr1
+	movl $0x8, %eax
+	movl %eax, %dr7
+	nop
+exec_1:
+	movl $0x2000, %eax		/* general detect */
+	movl %eax, %dr7
+detect_1:
+	movl %dr0, %ebx
+	movl $8, %eax			/* I/O breakpoint */
+	movl %eax, %cr4
+	movl $0x20, %eax
+	movl %eax, %dr2
+	movl $0x02000010, %eax
+	movl %eax, %dr7
+	inb $0x20, %al
+io_1:
+	xorl %eax, %eax
+	movl %eax, %dr7
+	movl %eax, %cr4
+	movl %dr5, %ebx			/* DR7 while CR4.DE is 0 */
+	movl %ebx, %eax
+	outl %eax, $0x10
+guest_debug_steps:
+	nop
+	nop
+guest_debug_int3:
+	int3
+	outb %al, $0xf4
+de:
+	outb %al, $0xf4
+db:
+	pushw %bp
+	movw %sp, %bp
+	pushl %eax
+	xorl %eax, %eax
+	movl %eax, %dr7
+	movl %dr6, %eax
+	shll $16, %eax
+	movw 2(%bp), %ax
+	subw $A(guest16), %ax
+	outl %eax, $0x10
+	xorl %eax, %eax
+	movl %eax, %dr6
+	andw $0xfeff, 6(%bp)
+	popl %eax
+	popw %bp
+	iretw
+guest_debug_end:
+	.balign 4
+	.global guest_debug_at
+guest_debug_at:
+	.word step_1 - guest16, step_2 - guest16, data_1 - guest16, exec_1 - guest16
+	.word detect_1 - guest16, io_1 - guest16
+
 	.section .note.GNU-stack, "", @progbits

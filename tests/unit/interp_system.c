@@ -21,7 +21,9 @@
 
 enum { GUEST_AT = 0x8000, MEM_SIZE = 4 << 20, LOG_MAX = 128, REPORT_PORT = 0x10, END_PORT = 0xf4 };
 
-extern const uint8_t guest_protected[], guest_protected_end[], guest_long[], guest_long_end[];
+extern const uint8_t guest_protected[], guest_protected_end[], guest_long[], guest_long_end[],
+	guest_debug[], guest_debug_end[], guest_debug_int3[], guest_debug_steps[];
+extern const uint16_t guest_debug_at[];
 
 struct machine {
 	struct kvm_file *sys, *vm, *vcpu;
@@ -97,6 +99,8 @@ static void machine_run(struct machine *m)
 		}
 		if (m->run->io.port == END_PORT)
 			return;
+		if (m->run->io.direction == KVM_EXIT_IO_IN)
+			continue;
 		assert_int_equal(m->run->io.port, REPORT_PORT);
 		assert_int_equal(m->run->io.size, 4);
 		assert_true(m->n < LOG_MAX);
@@ -237,11 +241,114 @@ static void test_long(void **state)
 	machine_end(&m);
 }
 
+/* What the handler of #DB reports: DR6's low half, and where it came. */
+static uint32_t debug_word(unsigned dr6, unsigned at)
+{
+	return (dr6 | 0xff0u) << 16 | guest_debug_at[at];
+}
+
+static uint64_t debug_place(const uint8_t *label)
+{
+	return GUEST_AT + (uint64_t)(label - guest_debug);
+}
+
+static void debug_control(struct machine *m, uint32_t control, uint64_t breakpoint)
+{
+	struct kvm_guest_debug d = { .control = control };
+
+	d.arch.debugreg[0] = breakpoint;
+	d.arch.debugreg[7] = breakpoint ? 0x402 : 0x400;
+	assert_int_equal(machine_ioctl(m->vcpu, KVM_SET_GUEST_DEBUG, &d), 0);
+}
+
+static void debug_expect_exit(struct machine *m, uint32_t exception, const uint8_t *at)
+{
+	struct kvm_regs r;
+
+	assert_int_equal(kvm_file_ioctl(m->vcpu, KVM_RUN, 0, NULL), 0);
+	assert_int_equal(m->run->exit_reason, KVM_EXIT_DEBUG);
+	assert_int_equal(m->run->debug.arch.exception, exception);
+	assert_int_equal(m->run->debug.arch.pc, debug_place(at));
+	assert_int_equal(machine_ioctl(m->vcpu, KVM_GET_REGS, &r), 0);
+	assert_int_equal(r.rip, debug_place(at));
+}
+
+static void test_debug(void **state)
+{
+	const uint32_t want[] = {
+		debug_word(0x4000, 0),
+		debug_word(0x4000, 1),
+		debug_word(1, 2),
+		debug_word(2, 3),
+		debug_word(0x2000, 4),
+		debug_word(4, 5),
+		0x400,
+	};
+	struct machine m;
+
+	(void)state;
+	machine_start(&m, guest_debug, (size_t)(guest_debug_end - guest_debug));
+	while (m.n < ARRAY_SIZE(want)) {
+		assert_int_equal(kvm_file_ioctl(m.vcpu, KVM_RUN, 0, NULL), 0);
+		assert_int_equal(m.run->exit_reason, KVM_EXIT_IO);
+		if (m.run->io.port == REPORT_PORT)
+			memcpy(&m.log[m.n++], (const uint8_t *)m.run + m.run->io.data_offset, 4);
+	}
+	machine_expect(&m, want, ARRAY_SIZE(want));
+
+	debug_control(&m, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
+		      debug_place(guest_debug_steps));
+	debug_expect_exit(&m, 1, guest_debug_steps);
+	debug_control(&m, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP, 0);
+	debug_expect_exit(&m, 1, guest_debug_steps + 1);
+	debug_control(&m, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP, 0);
+	debug_expect_exit(&m, 3, guest_debug_int3);
+	debug_expect_exit(&m, 3, guest_debug_int3);
+	machine_end(&m);
+}
+
+/* Every MSR of the list can be read and written back by user space; an unknown one cannot. */
+static void test_msrs(void **state)
+{
+	struct kvm_msr_list *list = calloc(1, sizeof(*list) + 256 * sizeof(uint32_t));
+	struct {
+		struct kvm_msrs h;
+		struct kvm_msr_entry e;
+	} a = { .h.nmsrs = 1 };
+	struct machine m;
+
+	(void)state;
+	machine_start(&m, guest_debug, (size_t)(guest_debug_end - guest_debug));
+	assert_non_null(list);
+	list->nmsrs = 256;
+	assert_int_equal(machine_ioctl(m.sys, KVM_GET_MSR_INDEX_LIST, list), 0);
+	assert_true(list->nmsrs > 40);
+	for (unsigned k = 0; k < list->nmsrs; k++) {
+		a.e.index = list->indices[k];
+		if (machine_ioctl(m.vcpu, KVM_GET_MSRS, &a) != 1)
+			fail_msg("cannot read MSR %#x", a.e.index);
+		if (machine_ioctl(m.vcpu, KVM_SET_MSRS, &a) != 1)
+			fail_msg("cannot write MSR %#x back", a.e.index);
+	}
+	a.e.index = 0x12345678;
+	assert_int_equal(machine_ioctl(m.vcpu, KVM_GET_MSRS, &a), 0);
+	a.e.index = 0x277; /* PAT: type 2 is reserved */
+	a.e.data = 0x0007040600070402;
+	assert_int_equal(machine_ioctl(m.vcpu, KVM_SET_MSRS, &a), 0);
+	a.e.index = 0xc0000082; /* LSTAR: not canonical */
+	a.e.data = BIT(47);
+	assert_int_equal(machine_ioctl(m.vcpu, KVM_SET_MSRS, &a), 0);
+	free(list);
+	machine_end(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_protected),
 		cmocka_unit_test(test_long),
+		cmocka_unit_test(test_debug),
+		cmocka_unit_test(test_msrs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,13 +43,8 @@ void vcpu_set_rflags(struct vcpu *v, uint64_t val, uint64_t mask)
 
 static void mode_update_access(struct vcpu *v)
 {
-	bool ac = v->rflags & RF_AC;
-
-	v->ac_check = v->cpl == 3 && ac && (v->cr0 & CR0_AM);
-	if (v->cpl == 3)
-		v->tlb = v->tlbs[TLB_USER];
-	else
-		v->tlb = v->tlbs[ac && (v->cr4 & CR4_SMAP) ? TLB_KERNEL_AC : TLB_KERNEL];
+	v->ac_check = v->cpl == 3 && (v->rflags & RF_AC) && (v->cr0 & CR0_AM);
+	mmu_select_tlb(v);
 }
 
 /* SEGF_*: may any 32-bit offset be used without looking? */

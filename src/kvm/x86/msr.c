@@ -254,23 +254,13 @@ static int msr_set_apic_base(struct vcpu *v, uint64_t val, bool host)
 	return 0;
 }
 
-static int msr_set_tsc_adjust(struct vcpu *v, uint64_t val, bool host)
-{
-	/* user space restores the register beside the TSC itself */
-	if (!host)
-		v->tsc_offset += val - v->msr.tsc_adjust;
-	v->msr.tsc_adjust = val;
-	return 0;
-}
-
 static int msr_set_tsc(struct vcpu *v, uint64_t val, bool host)
 {
-	uint64_t old = v->tsc_offset;
-
-	kvm_write_tsc(v, val);
-	/* a guest's write shows in TSC_ADJUST, as if it had been made there */
-	if (!host)
-		v->msr.tsc_adjust += v->tsc_offset - old;
+	/* user space restores TSC_ADJUST by itself */
+	if (host)
+		kvm_write_tsc_host(v, val);
+	else
+		kvm_write_tsc(v, val);
 	return 0;
 }
 
@@ -361,7 +351,7 @@ static int msr_set_special(struct vcpu *v, uint32_t index, uint64_t val, bool ho
 	switch (index) {
 	case MSR_TSC: return msr_set_tsc(v, val, host);
 	case MSR_APIC_BASE: return msr_set_apic_base(v, val, host);
-	case MSR_TSC_ADJUST: return msr_set_tsc_adjust(v, val, host);
+	case MSR_TSC_ADJUST: kvm_write_tsc_adjust(v, val, host); return 0;
 	case MSR_SPEC_CTRL:
 		if (val & ~7ull) /* IBRS, STIBP, SSBD */
 			return 1;

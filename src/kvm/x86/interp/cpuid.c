@@ -136,7 +136,6 @@ EXEC(CPUID)
 {
 	uint32_t out[4];
 
-	(void)i;
 	vcpu_cpuid(v, (uint32_t)v->r[REG_RAX], (uint32_t)v->r[REG_RCX], out);
 	v->r[REG_RAX] = out[0];
 	v->r[REG_RBX] = out[1];

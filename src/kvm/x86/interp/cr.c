@@ -154,7 +154,6 @@ EXEC(MOV_CyRy)
 
 EXEC(CLTS)
 {
-	(void)i;
 	v->cr0 &= ~(uint64_t)CR0_TS;
 }
 
@@ -182,7 +181,6 @@ EXEC(XGETBV)
 	uint32_t n = (uint32_t)v->r[REG_RCX];
 	uint64_t val = v->xcr0;
 
-	(void)i;
 	if (!(v->cr4 & CR4_OSXSAVE))
 		throw_ud(v);
 	/* 1: components in use; none is tracked as unused */
@@ -196,7 +194,6 @@ EXEC(XSETBV)
 {
 	uint64_t val = (uint32_t)v->r[REG_RAX] | v->r[REG_RDX] << 32;
 
-	(void)i;
 	if (!(v->cr4 & CR4_OSXSAVE))
 		throw_ud(v);
 	if ((uint32_t)v->r[REG_RCX] != 0 || !vcpu_xcr0_valid(v, val))

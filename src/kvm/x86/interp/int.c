@@ -63,7 +63,6 @@ EXEC(INT_Ib)
 
 EXEC(INT3)
 {
-	(void)i;
 	if (debug_int3(v))
 		return;
 	vcpu_deliver(v, VEC_BP, DELIVER_SOFT_INT, false, 0);
@@ -71,13 +70,11 @@ EXEC(INT3)
 
 EXEC(INTO)
 {
-	(void)i;
 	if (v->fl & FL_O)
 		vcpu_deliver(v, VEC_OF, DELIVER_SOFT_INT, false, 0);
 }
 
 EXEC(INT1)
 {
-	(void)i;
 	vcpu_deliver(v, VEC_DB, DELIVER_ICEBP, false, 0);
 }

@@ -134,7 +134,6 @@ EXEC(IN_eAXIb)
 
 EXEC(IN_ALDX)
 {
-	(void)i;
 	io_insn_in(v, (uint16_t)v->r[REG_RDX], 1);
 }
 
@@ -155,7 +154,6 @@ EXEC(OUT_IbeAX)
 
 EXEC(OUT_DXAL)
 {
-	(void)i;
 	io_insn_out(v, (uint16_t)v->r[REG_RDX], 1);
 }
 

@@ -37,7 +37,6 @@ EXEC(SYSCALL)
 {
 	unsigned cs = v->msr.star >> 32 & 0xfffc;
 
-	(void)i;
 	if (!(v->efer & EFER_SCE) || v->real || (!v->long64 && !vcpu_is_amd(v)))
 		throw_ud(v);
 	v->r[REG_RCX] = v->r[REG_RIP];
@@ -85,7 +84,6 @@ EXEC(SYSENTER)
 	unsigned cs = v->msr.sysenter_cs & 0xfffc;
 	bool lm = seg_long_mode(v);
 
-	(void)i;
 	if (lm && vcpu_is_amd(v))
 		throw_ud(v);
 	if (!(v->cr0 & CR0_PE) || !cs)
@@ -132,7 +130,6 @@ EXEC(SWAPGS)
 {
 	uint64_t base = v->seg[SEG_GS].base;
 
-	(void)i;
 	syscall_set_base(v, SEG_GS, v->msr.kernel_gs_base);
 	v->msr.kernel_gs_base = base;
 }

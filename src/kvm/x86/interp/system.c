@@ -8,8 +8,8 @@
  *               (RDPMC is #GP(0), as KVM without a PMU); caches (WBINVD and its kin do nothing).
  * References:   [SDM2], [SDM3 20.3, 20.4]. Threads: the vCPU's own.
  */
-#include "kvm/x86/interp/seg.h"
 #include "kvm/x86/interp/system.h"
+#include "kvm/x86/interp/seg.h"
 #include "kvm/x86/irqchip.h"
 #include "kvm/x86/msr.h"
 
@@ -36,7 +36,6 @@ EXEC(CLI)
 {
 	uint32_t flag = system_if_flag(v);
 
-	(void)i;
 	if (!flag)
 		throw_gp(v, 0);
 	v->rflags &= ~flag;
@@ -46,7 +45,6 @@ EXEC(STI)
 {
 	uint32_t flag = system_if_flag(v);
 
-	(void)i;
 	if (!flag || (flag == RF_VIF && (v->rflags & RF_VIP)))
 		throw_gp(v, 0);
 	if (flag == RF_IF && !(v->rflags & RF_IF))
@@ -56,7 +54,6 @@ EXEC(STI)
 
 EXEC(CLAC)
 {
-	(void)i;
 	if (v->cpl)
 		throw_ud(v);
 	vcpu_set_rflags(v, 0, RF_AC);
@@ -64,7 +61,6 @@ EXEC(CLAC)
 
 EXEC(STAC)
 {
-	(void)i;
 	if (v->cpl)
 		throw_ud(v);
 	vcpu_set_rflags(v, RF_AC, RF_AC);
@@ -72,7 +68,6 @@ EXEC(STAC)
 
 EXEC(HLT)
 {
-	(void)i;
 	/* a kick that came before we slept ends the sleep before it begins */
 	if (!atomic_exchange(&v->pv_unhalted, false))
 		vcpu_halt(v);
@@ -95,13 +90,11 @@ static void system_tsc(struct vcpu *v)
 
 EXEC(RDTSC)
 {
-	(void)i;
 	system_tsc(v);
 }
 
 EXEC(RDTSCP)
 {
-	(void)i;
 	system_tsc(v);
 	v->r[REG_RCX] = (uint32_t)v->msr.tsc_aux;
 }
@@ -113,7 +106,6 @@ EXEC(RDPID_Ry)
 
 EXEC(RDPMC)
 {
-	(void)i;
 	throw_gp(v, 0);
 }
 
@@ -121,7 +113,6 @@ EXEC(RDMSR)
 {
 	uint64_t val = 0;
 
-	(void)i;
 	if (vcpu_get_msr(v, (uint32_t)v->r[REG_RCX], &val, false))
 		throw_gp(v, 0);
 	system_put64(v, val);
@@ -131,7 +122,6 @@ EXEC(WRMSR)
 {
 	uint64_t val = (uint32_t)v->r[REG_RAX] | v->r[REG_RDX] << 32;
 
-	(void)i;
 	if (vcpu_set_msr(v, (uint32_t)v->r[REG_RCX], val, false))
 		throw_gp(v, 0);
 }
@@ -184,8 +174,6 @@ EXEC(INVPCID_GyMdq)
 #define SYSTEM_NOP(id) \
 	EXEC(id) \
 	{ \
-		(void)v; \
-		(void)i; \
 	}
 SYSTEM_NOP(INVD)
 SYSTEM_NOP(WBINVD)
@@ -225,22 +213,16 @@ EXEC(CLWB)
 /* The host orders guest accesses as the guest expects, but for what the host CPU may delay. */
 EXEC(MFENCE)
 {
-	(void)v;
-	(void)i;
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
 EXEC(LFENCE)
 {
-	(void)v;
-	(void)i;
 	__builtin_ia32_lfence();
 }
 
 EXEC(SFENCE)
 {
-	(void)v;
-	(void)i;
 	__builtin_ia32_sfence();
 }
 
@@ -260,7 +242,6 @@ EXEC(MONITOR)
 /* Waking at once is always allowed. */
 EXEC(MWAIT)
 {
-	(void)i;
 	if (v->cpl > 0)
 		throw_ud(v);
 	if ((uint32_t)v->r[REG_RCX] & ~1u)
@@ -269,7 +250,6 @@ EXEC(MWAIT)
 
 EXEC(RDPKRU)
 {
-	(void)i;
 	if (!(v->cr4 & CR4_PKE))
 		throw_ud(v);
 	if ((uint32_t)v->r[REG_RCX])
@@ -279,7 +259,6 @@ EXEC(RDPKRU)
 
 EXEC(WRPKRU)
 {
-	(void)i;
 	if (!(v->cr4 & CR4_PKE))
 		throw_ud(v);
 	if ((uint32_t)v->r[REG_RCX] || (uint32_t)v->r[REG_RDX])
@@ -292,30 +271,25 @@ EXEC(WRPKRU)
 
 EXEC(VMCALL)
 {
-	(void)i;
 	vcpu_hypercall(v);
 }
 
 EXEC(VMMCALL)
 {
-	(void)i;
 	vcpu_hypercall(v);
 }
 
 EXEC(UD0)
 {
-	(void)i;
 	throw_ud(v);
 }
 
 EXEC(UD1)
 {
-	(void)i;
 	throw_ud(v);
 }
 
 EXEC(UD2)
 {
-	(void)i;
 	throw_ud(v);
 }
