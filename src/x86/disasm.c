@@ -385,9 +385,7 @@ static const char *disasm_sized(const struct text *t)
 		{ I_VMOVD_VdqEy, false, { "vmovd", "vmovd", "vmovq" } },
 		{ I_VMOVD_EyVdq, false, { "vmovd", "vmovd", "vmovq" } },
 		{ I_PINSRD_VdqEyIb, false, { "pinsrd", "pinsrd", "pinsrq" } },
-		{ I_VPINSRD_VdqHdqEyIb, false, { "vpinsrd", "vpinsrd", "vpinsrq" } },
 		{ I_PEXTRD_EyVdqIb, false, { "pextrd", "pextrd", "pextrq" } },
-		{ I_VPEXTRD_EyVdqIb, false, { "vpextrd", "vpextrd", "vpextrq" } },
 	};
 
 	for (size_t k = 0; k < sizeof(sized) / sizeof(sized[0]); k++) {

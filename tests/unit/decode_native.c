@@ -42,6 +42,8 @@ static struct native {
 	uint8_t *code, *middle, *edge; /* edge: no page behind it */
 	uint8_t *pointer;              /* RBX */
 	unsigned long flags_in;
+	unsigned long cs;
+	enum decode_mode mode;
 	volatile unsigned long flags_out;
 	struct shared *shared;
 	sigjmp_buf back;
@@ -61,22 +63,28 @@ static void native_signal(int sig, siginfo_t *info, void *context)
 	siglongjmp(native.back, 1);
 }
 
-/* Never returns but through native_signal(). The red zone and all registers are lost. */
+/*
+ * Loads the registers and goes to the code by a far return, as it may be 32-bit code; DS and ES are
+ * null in a 64-bit process. Never returns but through native_signal(). All registers are lost.
+ */
 static __attribute__((noinline)) void native_enter(void)
 {
 	__asm__ volatile("mov %0, %%rax\n\t"
 			 "mov %1, %%rcx\n\t"
 			 "mov %2, %%rbx\n\t"
 			 "mov %3, %%rdx\n\t"
+			 "mov %4, %%rsi\n\t"
+			 "mov $0x2b, %%edi\n\tmov %%edi, %%ds\n\tmov %%edi, %%es\n\t"
+			 "mov %%rcx, %%rsp\n\tpush %%rsi\n\tpush %%rax\n\tpush %%rdx\n\t"
 			 "mov %%rcx, %%rsi\n\tmov %%rcx, %%rdi\n\tmov %%rcx, %%rbp\n\t"
-			 "mov %%rcx, %%rsp\n\tmov %%rcx, %%r8\n\tmov %%rcx, %%r9\n\t"
-			 "mov %%rcx, %%r10\n\tmov %%rcx, %%r11\n\tmov %%rcx, %%r12\n\t"
-			 "mov %%rcx, %%r13\n\tmov %%rcx, %%r14\n\tmov %%rcx, %%r15\n\t"
-			 "push %%rax\n\tpush %%rdx\n\tmov %%rcx, %%rax\n\tmov %%rcx, %%rdx\n\t"
-			 "popf\n\tret"
+			 "mov %%rcx, %%r8\n\tmov %%rcx, %%r9\n\tmov %%rcx, %%r10\n\t"
+			 "mov %%rcx, %%r11\n\tmov %%rcx, %%r12\n\tmov %%rcx, %%r13\n\t"
+			 "mov %%rcx, %%r14\n\tmov %%rcx, %%r15\n\t"
+			 "mov %%rcx, %%rax\n\tmov %%rcx, %%rdx\n\t"
+			 "popf\n\tlretq"
 			 :
 			 : "m"(native.code), "m"(native.middle), "m"(native.pointer),
-			   "m"(native.flags_in)
+			   "m"(native.flags_in), "m"(native.cs)
 			 : "memory");
 	__builtin_unreachable();
 }
@@ -111,7 +119,12 @@ static bool native_skip(const struct insn *insn)
 	case I_MONITOR:
 	case I_MWAIT:
 	case I_RDPID_Ry:
-	case I_UD0: return true;
+	case I_UD0:
+	case I_POP_ES:
+	case I_POP_SS:
+	case I_POP_DS:
+	case I_LES_GzMp:
+	case I_LDS_GzMp: return true;
 	default: return insn->flags & (IF_REP | IF_REPNE) && info->attr & A_REP;
 	}
 }
@@ -119,7 +132,8 @@ static bool native_skip(const struct insn *insn)
 /* Sequences that insn_decode() refuses although some processors run them. */
 static bool native_known(const uint8_t *b)
 {
-	while (*b == 0x66 || *b == 0xf2 || *b == 0xf3 || *b == 0xf0 || (*b & 0xf0) == 0x40)
+	while (*b == 0x66 || *b == 0xf2 || *b == 0xf3 || *b == 0xf0 ||
+	       (native.mode == DECODE_64 && (*b & 0xf0) == 0x40))
 		b++;
 	/* Features that no vCPU offers: SVM, MONITORX, CLZERO, RDPRU, SEV-SNP, shadow stacks, RTM.
 	 */
@@ -232,7 +246,7 @@ static void native_flags(unsigned long index, const struct insn *insn)
 static void native_run(unsigned long index)
 {
 	struct insn insn;
-	enum decode_result r = insn_decode(native.seq, 15, DECODE_64, false, &insn);
+	enum decode_result r = insn_decode(native.seq, 15, native.mode, false, &insn);
 	bool ours = r != DECODE_OK || insn_info[insn.id].attr & A_UD, theirs;
 
 	if (r == DECODE_OK ? native_skip(&insn) : native_known(native.seq))
@@ -263,13 +277,15 @@ static bool native_legacy(unsigned prefix, unsigned rex, unsigned map, unsigned 
 	/* Prefixes and escapes, EVEX, XOP; SYSCALL and SYSENTER in their unrecognised forms. */
 	if (!map && (op == 0x0f || (op & 0xe7) == 0x26 || (op >= 0x64 && op < 0x68) || op == 0xf0 ||
 		     op == 0xf2 || op == 0xf3 || op == 0x62 || op == 0xc4 || op == 0xc5 ||
-		     op == 0x8f || (op & 0xf0) == 0x40))
+		     op == 0x8f || (native.mode == DECODE_64 && (op & 0xf0) == 0x40)))
 		return false;
 	if (map == 1 && (op == 0x38 || op == 0x3a || op == 0x05 || op == 0x34))
 		return false;
 	memset(native.seq, 0, sizeof(native.seq));
 	if (prefixes[prefix])
 		native.seq[n++] = prefixes[prefix];
+	if (rexes[rex] && native.mode != DECODE_64)
+		return false;
 	if (rexes[rex])
 		native.seq[n++] = rexes[rex];
 	if (map)
@@ -328,6 +344,13 @@ static void native_child(unsigned step)
 	sigaltstack(&stack, NULL);
 	for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
 		sigaction(signals[i], &sa, NULL);
+	/* A host without 32-bit code segments cannot take that part. */
+	memset(native.code, 0xcc, 64);
+	native_execute(native.middle, 0);
+	if (native.signal != SIGTRAP || native.where != 1) {
+		printf("no code segment 0x%lx: skipped\n", native.cs);
+		_exit(0);
+	}
 	while (!end) {
 		unsigned long i = native.shared->next;
 
@@ -368,8 +391,9 @@ int main(int argc, char **argv)
 	unsigned step = argc > 1 && !strcmp(argv[1], "all") ? 1 : 3, dead = 0;
 	int status;
 
-	native.code = native_map(CODE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE);
-	native.middle = (uint8_t *)native_map(SCRATCH + CODE, PROT_READ | PROT_WRITE, MAP_PRIVATE) +
+	native.code = native_map(CODE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_32BIT);
+	native.middle = (uint8_t *)native_map(SCRATCH + CODE, PROT_READ | PROT_WRITE,
+					      MAP_PRIVATE | MAP_32BIT) +
 			SCRATCH / 2;
 	native.edge = native.middle + SCRATCH / 2;
 	if (mprotect(native.edge, CODE, PROT_NONE)) {
@@ -378,19 +402,24 @@ int main(int argc, char **argv)
 	}
 	native.shared = native_map(sizeof(*native.shared), PROT_READ | PROT_WRITE, MAP_SHARED);
 	native_features();
-	/* A child that an instruction killed is replaced, and goes on behind that instruction. */
-	do {
-		pid_t pid = fork();
+	for (unsigned m = 0; m < 2; m++) {
+		native.mode = m ? DECODE_32 : DECODE_64;
+		native.cs = m ? 0x23 : 0x33; /* Linux's user code segments */
+		native.shared->next = 0;
+		/* A child that an instruction killed is replaced, and goes on behind that one. */
+		do {
+			pid_t pid = fork();
 
-		if (pid < 0) {
-			perror("fork");
-			return 1;
-		}
-		if (!pid)
-			native_child(step);
-		if (waitpid(pid, &status, 0) != pid)
-			return 1;
-	} while (status && ++dead < 1000);
+			if (pid < 0) {
+				perror("fork");
+				return 1;
+			}
+			if (!pid)
+				native_child(step);
+			if (waitpid(pid, &status, 0) != pid)
+				return 1;
+		} while (status && ++dead < 1000);
+	}
 	printf("%lu sequences, %lu differences, %u children lost\n", native.shared->run,
 	       native.shared->differ, dead);
 	return native.shared->differ || native.shared->run < 50000 || dead > 20;
