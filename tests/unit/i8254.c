@@ -164,6 +164,9 @@ static void test_access(void **state)
 	fake_outb(0x43, 0xa4); /* MSB */
 	fake_outb(0x42, 0x12);
 	assert_int_equal(fake_inb(0x42), 0x12);
+	fake_outb(0x43, 0x80); /* a latch gives the byte of the access mode */
+	assert_int_equal(fake_inb(0x42), 0x12);
+	assert_int_equal(fake_inb(0x42), 0x12);
 	fake_outb(0x43, 0xb4); /* both */
 	fake_outb(0x42, 0x34);
 	fake_outb(0x42, 0x12);
@@ -342,6 +345,15 @@ static void test_state(void **state)
 	assert_memory_equal(&a, &b, sizeof(a));
 	/* the phase is kept, the past is not owed */
 	fake_advance(ns_of(11932 - 5000) + 1);
+	assert_int_equal(take(), 0x20);
+	eoi();
+	assert_int_equal(take(), -1);
+	/* restored hours later: the next tick only */
+	assert_int_equal(kvm_pit_get(&fake.vm, &a), 0);
+	fake_outb(0x43, 0x30);
+	fake_advance(3600ull * 1000000000);
+	assert_int_equal(kvm_pit_set(&fake.vm, &a), 0);
+	fake_advance(ns_of(11932));
 	assert_int_equal(take(), 0x20);
 	eoi();
 	assert_int_equal(take(), -1);

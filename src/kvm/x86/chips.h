@@ -209,6 +209,8 @@ void kvm_apic_error(struct lapic *a, unsigned esr);
 
 /* Highest vector in an IRR, ISR or TMR register file, or -1. */
 int kvm_apic_highest(const struct lapic *a, unsigned base);
+/* The version register: whether the LAPIC offers directed EOI depends on the VM. */
+uint32_t kvm_apic_version(const struct lapic *a);
 /* Derive PPR and what is pending after registers were loaded. Owner of the vCPU. */
 void kvm_apic_refresh(struct lapic *a);
 /* Does ExtINT from the PIC reach this processor? Any thread. */

@@ -151,10 +151,15 @@ static bool lapic_has_directed_eoi(const struct lapic *a)
 	return a->v->vm->irqchip_split && kvm_cpuid1_ecx(a->v, 21);
 }
 
+uint32_t kvm_apic_version(const struct lapic *a)
+{
+	return 0x50014 | (lapic_has_directed_eoi(a) ? BIT(24) : 0);
+}
+
 static uint32_t lapic_read(struct lapic *a, unsigned n)
 {
 	switch (n) {
-	case LAPIC_VERSION: return 0x50014 | (lapic_has_directed_eoi(a) ? BIT(24) : 0);
+	case LAPIC_VERSION: return kvm_apic_version(a);
 	case LAPIC_TMCCT: return kvm_apic_timer_count(a);
 	default: return lapic_reg(a, n);
 	}

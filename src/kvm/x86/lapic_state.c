@@ -170,7 +170,7 @@ int kvm_lapic_get(struct vcpu *v, struct kvm_lapic_state *s)
 	for (unsigned n = 0; n < LAPIC_REGS; n++)
 		lapic_state_put(&raw, n, lapic_reg(a, n));
 	lapic_state_put(&raw, LAPIC_TMCCT, kvm_apic_timer_count(a));
-	lapic_state_put(&raw, LAPIC_VERSION, 0x50014);
+	lapic_state_put(&raw, LAPIC_VERSION, kvm_apic_version(a));
 	if (lapic_x2(a) && !lapic_wide_ids(a))
 		lapic_state_put(&raw, LAPIC_ID, v->id << 24);
 	kvm_chip_state_load(&kvm_lapic_table, s, &raw);

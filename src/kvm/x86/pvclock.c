@@ -37,6 +37,7 @@ struct pv_wall {
 enum { PV_TSC_STABLE = 1, PV_GUEST_STOPPED = 2 };
 
 #define STEAL_INTERVAL 10000000ull /* ns between looks at the scheduler's counters */
+#define STEAL_NONE     UINT64_MAX
 
 static uint64_t pvclock_realtime(void)
 {
@@ -160,7 +161,7 @@ static void pvclock_write_steal(struct vcpu *v)
 	delay = pvclock_run_delay();
 	if (kvm_read_guest(v, gpa, &st, sizeof(st)))
 		return;
-	/* Another thread runs the vCPU now when the count went down. */
+	/* Another thread runs the vCPU now when the count went down. STEAL_NONE: the first look. */
 	if (delay > v->pvclock.steal_seen)
 		st.steal += delay - v->pvclock.steal_seen;
 	v->pvclock.steal_seen = delay;
@@ -213,7 +214,7 @@ int kvm_pvclock_msr_write(struct vcpu *v, uint32_t index, uint64_t value)
 			return 1;
 		v->msr.kvm_steal_time = value;
 		v->pvclock.steal_due = 0;
-		v->pvclock.steal_seen = atomic_load(&v->in_guest) ? pvclock_run_delay() : 0;
+		v->pvclock.steal_seen = STEAL_NONE;
 		break;
 	case MSR_KVM_PV_EOI_EN:
 		if (value & KVM_MSR_ENABLED)
