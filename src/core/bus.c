@@ -329,8 +329,11 @@ static unsigned bus_part(struct bus *b, const struct bus_range *g, uint64_t addr
 static unsigned bus_nobody(struct bus *b, const struct bus_map *m, uint64_t addr, unsigned size,
 			   uint64_t gap, uint64_t *val, bool write)
 {
+	uint64_t room = (m == &b->maps[BUS_IO] ? BUS_IO_END - 1 : UINT64_MAX) - addr;
 	unsigned n = gap && gap < size ? (unsigned)gap : size;
 
+	if (n - 1 > room) /* what wraps is looked up again */
+		n = (unsigned)room + 1;
 	if (write)
 		guest_error(b, m == &b->maps[BUS_IO] ? "port_write" : "mem_write", addr, *val, n);
 	else

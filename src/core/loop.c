@@ -210,7 +210,7 @@ static bool loop_fd_dispatch(struct loop *l, const struct epoll_event *ev)
 	if (ev->events & EPOLLOUT)
 		ready |= LOOP_OUT;
 	if (ev->events & (EPOLLHUP | EPOLLERR))
-		ready |= LOOP_HUP;
+		ready |= LOOP_HUP | LOOP_IN | LOOP_OUT; /* a read or write will tell what it is */
 	loop_enter(l);
 	if (i < (uint32_t)l->n_slots && l->slots[i].gen == gen && l->slots[i].f) {
 		f = l->slots[i].f;
