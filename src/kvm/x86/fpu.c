@@ -21,8 +21,22 @@ void fpu_x87_summary(struct vcpu *v)
 	fpu_set_word(v, FX_FSW, fsw);
 }
 
+void fpu_x87_set_top(struct vcpu *v, unsigned top)
+{
+	unsigned fsw = fpu_word(v, FX_FSW), by = (top - (fsw >> 11)) & 7;
+	uint8_t st[128];
+
+	if (!by)
+		return;
+	memcpy(st, v->xsave + FX_ST, 128);
+	for (unsigned n = 0; n < 8; n++)
+		memcpy(v->xsave + FX_ST + 16 * n, st + 16 * ((n + by) & 7), 16);
+	fpu_set_word(v, FX_FSW, (uint16_t)((fsw & ~(7u << 11)) | top << 11));
+}
+
 void fpu_x87_init(struct vcpu *v)
 {
+	fpu_x87_set_top(v, 0);
 	memset(v->xsave, 0, FX_MXCSR);
 	fpu_set_word(v, FX_FCW, 0x37f);
 }

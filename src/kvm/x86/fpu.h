@@ -88,6 +88,11 @@ static inline unsigned fpu_x87_pending(const struct vcpu *v)
 
 /* Recompute FSW.ES and B after FCW or FSW was loaded. */
 void fpu_x87_summary(struct vcpu *v);
+/*
+ * Change the top of stack as MMX instructions, FNINIT and FLDENV do: the physical registers keep
+ * their contents, so that the image, which is in stack order, is rotated.
+ */
+void fpu_x87_set_top(struct vcpu *v, unsigned top);
 /* FNINIT: control, status and tag words and pointers; the registers keep their bits. */
 void fpu_x87_init(struct vcpu *v);
 /* State after RESET, XCR0 included; INIT (init true) changes nothing here. */

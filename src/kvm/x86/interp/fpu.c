@@ -35,7 +35,12 @@ void fpu_check(struct vcpu *v, const struct insn *i, uint32_t attr)
 	}
 	if (v->cr0 & CR0_TS && attr & (A_AVX | A_SSE | A_MMX))
 		vcpu_throw(v, VEC_NM);
-	if (attr & A_MMX && fpu_x87_pending(v))
+	/*
+	 * Conversions of a packed integer in memory touch no MMX register. Processors for which
+	 * CVTPI2PS waits all the same ([SDM2A CVTPI2PS]) raise #MF in the thunk.
+	 */
+	if (attr & A_MMX && unlikely(fpu_x87_pending(v)) &&
+	    !((i->id == I_CVTPI2PD_VdqQq || i->id == I_CVTPI2PS_VdqQq) && i->flags & IF_MEM))
 		vcpu_throw(v, VEC_MF);
 }
 
@@ -220,6 +225,7 @@ static void fpu_env_load(struct vcpu *v, const struct insn *i, const uint8_t *en
 	for (unsigned n = 0; n < 8; n++)
 		if ((d[2] >> (2 * n) & 3) != FTAG_EMPTY)
 			ftw |= 1u << n;
+	fpu_x87_set_top(v, d[1] >> 11 & 7);
 	/* Reserved bits of FCW: bit 6 reads as 1, others as 0 ([SDM1 8.1.5]). */
 	fpu_set_word(v, FX_FCW, (uint16_t)((d[0] & 0x1f3f) | 0x40));
 	fpu_set_word(v, FX_FSW, (uint16_t)d[1]);

@@ -32,7 +32,8 @@ static __attribute__((noinline)) uint64_t host_run_unmasked(struct vcpu *v, cons
 static always_inline uint64_t host_run(struct vcpu *v, const struct insn *i,
 				       const struct host_thunk *t, void *mem)
 {
-	if (unlikely(t->flags & HT_GUARD && (fpu_mxcsr(v) & MXCSR_MASKS) != MXCSR_MASKS))
+	if (unlikely(t->flags & HT_GUARD && ((fpu_mxcsr(v) & MXCSR_MASKS) != MXCSR_MASKS ||
+					     (t->flags & HT_FX && fpu_x87_pending(v)))))
 		return host_run_unmasked(v, i, t, mem);
 	if (unlikely(t->flags & HT_UNCACHED))
 		return host_thunk_run_uncached(v, i, mem);
@@ -76,6 +77,11 @@ static uint64_t host_run_fx(struct vcpu *v, const struct insn *i, const struct h
 			p.fdp = ea;
 	}
 	host_x87_store(v, &p);
+	if (unlikely(rc == VEC_XM) && !(i->id == I_CVTPI2PS_VdqQq && t->flags & HT_MEM)) {
+		/* Using an MMX register enters MMX state before #XM is raised. */
+		fpu_x87_set_top(v, 0);
+		v->xsave[FX_FTW] = 0xff;
+	}
 	return rc;
 }
 

@@ -117,7 +117,7 @@ static always_inline void muldiv_check_idiv(struct vcpu *v, uint64_t s, unsigned
 	if (size == 1)
 		n = (int16_t)v->r[REG_RAX];
 	else
-		n = (__int128)(((unsigned __int128)(uint64_t)sext(v->r[REG_RDX], 8 * size)
+		n = (__int128)(((unsigned __int128)(__int128)sext(v->r[REG_RDX], 8 * size)
 				<< (8 * size)) |
 			       (v->r[REG_RAX] & size_mask(size)));
 	if (d == 0)

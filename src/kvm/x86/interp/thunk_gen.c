@@ -187,7 +187,8 @@ static void thunk_plan_make(struct thunk_plan *p, struct host_thunk *t, const st
 		.opcode = i->opcode,
 		.reg = i->modrm >> 3 & 7,
 		.rm = i->modrm & 7,
-		.modrm = true,
+		/* EMMS is the one without */
+		.modrm = row->ext != X_ANY || row->operand[0] != O_NONE,
 		.mem = i->flags & IF_MEM,
 		.w = i->flags & IF_W,
 		.l = i->flags & IF_L,

@@ -66,14 +66,16 @@ static void vmem_maskmov(struct vcpu *v, const struct insn *i, const uint8_t *sr
 
 EXEC(MASKMOVQ_PqNq)
 {
+	unsigned top = fpu_word(v, FX_FSW) >> 11 & 7;
 	uint8_t src[8], mask[8];
 
-	memcpy(src, v->xsave + FX_ST + 16 * (i->reg & 7), 8);
-	memcpy(mask, v->xsave + FX_ST + 16 * (i->rm & 7), 8);
-	vmem_maskmov(v, i, src, mask, 8);
-	/* As every MMX instruction: top of stack 0, all registers valid. */
-	fpu_set_word(v, FX_FSW, fpu_word(v, FX_FSW) & (uint16_t) ~(7u << 11));
+	/* MMX registers are physical ones, the image is in stack order. */
+	memcpy(src, v->xsave + FX_ST + 16 * ((i->modrm / 8 - top) & 7), 8);
+	memcpy(mask, v->xsave + FX_ST + 16 * ((i->modrm - top) & 7), 8);
+	/* As every MMX instruction: top of stack 0, all registers valid; even if a store faults. */
+	fpu_x87_set_top(v, 0);
 	v->xsave[FX_FTW] = 0xff;
+	vmem_maskmov(v, i, src, mask, 8);
 }
 
 EXEC(MASKMOVDQU_VdqUdq)
@@ -162,17 +164,15 @@ static void vmem_gather(struct vcpu *v, const struct insn *i, unsigned size, uns
 	/* Destination, mask and index must be three registers ([SDM2D VGATHERDPS]). */
 	if (i->reg == i->vvvv || i->reg == i->index || i->vvvv == i->index)
 		throw_ud(v);
-	/* The mask is spread to whole elements; what lies above the elements in use becomes 0. */
-	for (unsigned n = 0; n < 32 / size; n++)
-		memset(mask.b + n * size, n < count && vec_sign(&mask, n, size) ? 0xff : 0, size);
-	memset(dst.b + count * size, 0, 32 - count * size);
 	for (unsigned n = 0; n < count; n++) {
 		int64_t ix;
 		uint64_t x, off;
 		int32_t ix32;
 
-		if (!mask.b[n * size])
+		if (!vec_sign(&mask, n, size)) {
+			memset(mask.b + n * size, 0, size);
 			continue;
+		}
 		if (isize == 4) {
 			memcpy(&ix32, index.b + n * 4, 4);
 			ix = ix32;
@@ -182,12 +182,13 @@ static void vmem_gather(struct vcpu *v, const struct insn *i, unsigned size, uns
 		off = v->r[i->base] + ((uint64_t)ix << i->scale) + (uint64_t)(int64_t)i->disp;
 		off &= size_mask(i->asize);
 		/* What is done so far is the guest's to see if this element faults. */
+		vec_set(v, i->reg, &dst);
+		vec_set(v, i->vvvv, &mask);
 		x = mem_ld(v, mmu_linear(v, i->seg, off, size, ACC_READ), size);
 		memcpy(dst.b + n * size, &x, size);
 		memset(mask.b + n * size, 0, size);
-		vec_set(v, i->reg, &dst);
-		vec_set(v, i->vvvv, &mask);
 	}
+	memset(dst.b + count * size, 0, 32 - count * size);
 	memset(mask.b, 0, 32);
 	vec_set(v, i->reg, &dst);
 	vec_set(v, i->vvvv, &mask);

@@ -1,0 +1,204 @@
+/*
+ * Native side of the differential test.
+ *
+ * A child process maps code and data at their fixed addresses, loads the registers of a case from
+ * fixed addresses (no register needs to be spared for that), jumps, and always comes back by a
+ * signal: SIGTRAP of the INT3 behind the instruction, or that of a fault. The handler copies the
+ * state out of the signal frame and leaves by siglongjmp.
+ *
+ * References: [SDM1 13.7], Linux signal frames: arch/x86/include/uapi/asm/sigcontext.h for the
+ * layout. Threads:    one.
+ */
+#include <asm/prctl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "diff.h"
+
+/* At DIFF_CTX: addresses that the entry code has as constants. */
+struct native_ctx {
+	uint64_t r[16]; /* 0x000 */
+	uint64_t flags; /* 0x080 */
+	uint64_t rip;   /* 0x088: near target */
+	uint32_t off32; /* 0x090: far target for 32-bit code */
+	uint16_t cs32;
+	uint8_t pad[0x100 - 0x96];
+	uint8_t xsave[DIFF_XSAVE]; /* 0x100 */
+};
+_Static_assert(offsetof(struct native_ctx, xsave) == 0x100, "used by the entry code");
+
+static sigjmp_buf native_back;
+static struct diff_result *native_out;
+static struct native_ctx *const native_ctx = (struct native_ctx *)DIFF_CTX;
+
+/* Order of struct diff_state.r in a signal frame. */
+static const int native_greg[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+				     REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+				     REG_R12, REG_R13, REG_R14, REG_R15 };
+
+static void native_signal(int sig, siginfo_t *si, void *ctx)
+{
+	const ucontext_t *uc = ctx;
+	const greg_t *g = uc->uc_mcontext.gregs;
+	struct diff_result *o = native_out;
+
+	for (unsigned n = 0; n < 16; n++)
+		o->out.r[n] = (uint64_t)g[native_greg[n]];
+	o->out.rip = (uint64_t)g[REG_RIP];
+	o->out.flags = (uint64_t)g[REG_EFL];
+	memcpy(o->out.xsave, uc->uc_mcontext.fpregs, DIFF_XSAVE);
+	o->vec = (int)g[REG_TRAPNO];
+	o->error = (uint32_t)g[REG_ERR];
+	o->cr2 = (uint64_t)g[REG_CR2];
+	if (o->vec == 3) {
+		o->vec = DIFF_OK;
+		o->out.rip--;
+	}
+	siglongjmp(native_back, 1);
+}
+
+#define CTX_LOAD \
+	"movl $7, %%eax\n\t" \
+	"xorl %%edx, %%edx\n\t" \
+	"xrstor64 0x10000100\n\t" \
+	"movl $0x10000080, %%esp\n\t" \
+	"popfq\n\t" \
+	"movq 0x10000000, %%rax\n\t" \
+	"movq 0x10000008, %%rcx\n\t" \
+	"movq 0x10000010, %%rdx\n\t" \
+	"movq 0x10000018, %%rbx\n\t" \
+	"movq 0x10000020, %%rsp\n\t" \
+	"movq 0x10000028, %%rbp\n\t" \
+	"movq 0x10000030, %%rsi\n\t" \
+	"movq 0x10000038, %%rdi\n\t" \
+	"movq 0x10000040, %%r8\n\t" \
+	"movq 0x10000048, %%r9\n\t" \
+	"movq 0x10000050, %%r10\n\t" \
+	"movq 0x10000058, %%r11\n\t" \
+	"movq 0x10000060, %%r12\n\t" \
+	"movq 0x10000068, %%r13\n\t" \
+	"movq 0x10000070, %%r14\n\t" \
+	"movq 0x10000078, %%r15\n\t"
+
+static __attribute__((noinline)) void native_enter(bool mode32)
+{
+	if (mode32)
+		__asm__ volatile(CTX_LOAD "ljmpl *0x10000090" ::: "memory");
+	else
+		__asm__ volatile(CTX_LOAD "jmp *0x10000088" ::: "memory");
+	__builtin_unreachable();
+}
+
+static void *native_map(unsigned long at, size_t size, int prot)
+{
+	void *p = mmap((void *)at, size, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+		       -1, 0);
+
+	if (p != (void *)at) {
+		perror("native_map");
+		_exit(1);
+	}
+	return p;
+}
+
+static void native_setup(void)
+{
+	static const int signals[] = { SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE };
+	struct sigaction sa = { .sa_sigaction = native_signal,
+				.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
+	struct rlimit none = { 0, 0 };
+	size_t size = 65536;
+	stack_t ss = { .ss_size = size };
+	uint8_t *data;
+
+	setrlimit(RLIMIT_CORE, &none);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	ss.ss_sp = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	sigaltstack(&ss, NULL);
+	sigemptyset(&sa.sa_mask);
+	for (unsigned n = 0; n < sizeof(signals) / sizeof(signals[0]); n++)
+		sigaction(signals[n], &sa, NULL);
+	native_map(DIFF_CTX, 4096, PROT_READ | PROT_WRITE);
+	data = native_map(DIFF_DATA, DIFF_RW_SIZE, PROT_READ | PROT_WRITE);
+	data = native_map(DIFF_DATA + DIFF_RO_OFF, 4096, PROT_READ | PROT_WRITE);
+	memcpy(data, diff_template + DIFF_RO_OFF, 4096);
+	mprotect(data, 4096, PROT_READ);
+	syscall(SYS_arch_prctl, ARCH_SET_GS, DIFF_DATA);
+	/* 64-bit code leaves these null; 32-bit code needs them flat. */
+	__asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0x2b));
+}
+
+static void native_child(const struct diff_case *c, unsigned first, unsigned n,
+			 struct diff_result *out)
+{
+	uint8_t *data = (uint8_t *)DIFF_DATA, *code;
+
+	native_setup();
+	code = native_map(DIFF_CODE, DIFF_CODE_SIZE, PROT_READ | PROT_WRITE);
+	memset(code, 0xcc, DIFF_CODE_SIZE);
+	for (unsigned k = 0; k < n; k++)
+		memcpy(code + (diff_ip(k) - DIFF_CODE), c[k].code, c[k].len);
+	mprotect(code, DIFF_CODE_SIZE, PROT_READ | PROT_EXEC);
+	alarm(5);
+	for (volatile unsigned k = first; k < n; k++) {
+		native_out = &out[k];
+		memcpy(data, diff_template, DIFF_RW_SIZE);
+		if (c[k].patch_at + DIFF_PATCH <= DIFF_RW_SIZE)
+			memcpy(data + c[k].patch_at, c[k].patch, DIFF_PATCH);
+		memcpy(native_ctx->r, c[k].in.r, sizeof(native_ctx->r));
+		memcpy(native_ctx->xsave, c[k].in.xsave, DIFF_XSAVE);
+		native_ctx->flags = c[k].in.flags;
+		native_ctx->rip = diff_ip(k);
+		native_ctx->off32 = (uint32_t)diff_ip(k);
+		native_ctx->cs32 = 0x23;
+		if (!sigsetjmp(native_back, 0))
+			native_enter(c[k].mode32);
+		/* The signal frame has the guest's FPU state, which is still loaded. */
+		__asm__ volatile("cld; fninit");
+		__builtin_ia32_ldmxcsr(0x1f80);
+		memcpy(out[k].mem, data, DIFF_RW_SIZE);
+	}
+	_exit(0);
+}
+
+void diff_native(const struct diff_case *c, unsigned n, struct diff_result *out)
+{
+	unsigned first = 0;
+
+	for (unsigned k = 0; k < n; k++)
+		out[k].vec = DIFF_LOST;
+	while (first < n) {
+		int status;
+		pid_t pid;
+
+		fflush(NULL);
+		pid = fork();
+		if (pid < 0) {
+			perror("fork");
+			exit(1);
+		}
+		if (!pid)
+			native_child(c, first, n, out);
+		waitpid(pid, &status, 0);
+		if (WIFEXITED(status) && !WEXITSTATUS(status))
+			return;
+		if (WIFEXITED(status)) {
+			fprintf(stderr, "native: cannot set up\n");
+			exit(1);
+		}
+		/* The case that killed it is the first without a result. */
+		while (first < n && out[first].vec != DIFF_LOST)
+			first++;
+		first++;
+	}
+}
