@@ -11,6 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* The vocabulary is aligned by hand. */
+/* clang-format off */
+
 /* Opcode maps: legacy, VEX. pp tells apart forms that share an opcode by mandatory prefix. */
 enum insn_map { M1, M0F, M0F38, M0F3A, V0F, V0F38, V0F3A, INSN_MAPS };
 
@@ -127,6 +130,8 @@ enum insn_id {
 	I_COUNT
 };
 
+/* clang-format on */
+
 struct insn_info {
 	const char *name, *mnem, *sdm;
 	uint8_t map, pp, op, how;
@@ -146,8 +151,22 @@ enum insn_id insn_fallback(enum insn_id id);
 
 /* Indexes into the vCPU's register file as struct insn names them. */
 enum {
-	REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-	REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15,
+	REG_RAX,
+	REG_RCX,
+	REG_RDX,
+	REG_RBX,
+	REG_RSP,
+	REG_RBP,
+	REG_RSI,
+	REG_RDI,
+	REG_R8,
+	REG_R9,
+	REG_R10,
+	REG_R11,
+	REG_R12,
+	REG_R13,
+	REG_R14,
+	REG_R15,
 	REG_RIP,  /* base of a RIP-relative operand: address of the next instruction */
 	REG_ZERO, /* absent base or index: always 0 */
 	REG_COUNT
@@ -155,28 +174,31 @@ enum {
 enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
 
 enum insn_flag {
-	IF_LOCK = 1, IF_REP = 2, IF_REPNE = 4, /* prefixes present (F3, F2) */
-	IF_OPSIZE = 8,                         /* 66 present */
-	IF_REX = 16,                           /* REX present: byte registers 4-7 are SPL..DIL */
-	IF_MEM = 32,                           /* ModRM names memory (mod != 3), or moffs */
-	IF_W = 64, IF_L = 128,                 /* REX.W/VEX.W, VEX.L */
+	IF_LOCK = 1,
+	IF_REP = 2,
+	IF_REPNE = 4,  /* prefixes present (F3, F2) */
+	IF_OPSIZE = 8, /* 66 present */
+	IF_REX = 16,   /* REX present: byte registers 4-7 are SPL..DIL */
+	IF_MEM = 32,   /* ModRM names memory (mod != 3), or moffs */
+	IF_W = 64,
+	IF_L = 128, /* REX.W/VEX.W, VEX.L */
 };
 
 /* A decoded instruction. Fixed size, no pointers into the guest; holds for any address but RIP. */
 struct insn {
-	void (*exec)(void);  /* set by the engine that caches it, cast to its own type; else NULL */
-	void *aux;           /* engine's: host thunk, translated code; else NULL */
-	uint64_t imm;        /* Ib, Iw, moffs, far offset zero-extended; Ibs, Iz, Iv, J sign-extended */
-	int32_t disp;        /* memory operand displacement */
-	uint16_t id;         /* enum insn_id */
-	uint16_t imm2;       /* second immediate (ENTER), far selector */
-	uint8_t len;         /* bytes, 1..15 */
-	uint8_t flags;       /* enum insn_flag */
-	uint8_t osize;       /* operand size in bytes: 2, 4, 8 for v operands; 1 for byte rows */
-	uint8_t asize;       /* address size in bytes: 2, 4, 8 */
-	uint8_t reg;         /* ModRM.reg with REX.R; 0..15 */
-	uint8_t rm;          /* ModRM.rm with REX.B when a register (not IF_MEM), opcode register (Z) */
-	uint8_t vvvv;        /* VEX.vvvv, 0..15 */
+	void (*exec)(void); /* set by the engine that caches it, cast to its own type; else NULL */
+	void *aux;          /* engine's: host thunk, translated code; else NULL */
+	uint64_t imm;  /* Ib, Iw, moffs, far offset zero-extended; Ibs, Iz, Iv, J sign-extended */
+	int32_t disp;  /* memory operand displacement */
+	uint16_t id;   /* enum insn_id */
+	uint16_t imm2; /* second immediate (ENTER), far selector */
+	uint8_t len;   /* bytes, 1..15 */
+	uint8_t flags; /* enum insn_flag */
+	uint8_t osize; /* operand size in bytes: 2, 4, 8 for v operands; 1 for byte rows */
+	uint8_t asize; /* address size in bytes: 2, 4, 8 */
+	uint8_t reg;   /* ModRM.reg with REX.R; 0..15 */
+	uint8_t rm;    /* ModRM.rm with REX.B when a register (not IF_MEM), opcode register (Z) */
+	uint8_t vvvv;  /* VEX.vvvv, 0..15 */
 	uint8_t base, index; /* memory operand: REG_*; with A_VSIB index is a vector register */
 	uint8_t scale;       /* log2 */
 	uint8_t seg;         /* SEG_* of the memory operand after defaults and overrides */
