@@ -242,10 +242,12 @@ static void cpuid_ext21(struct cpuid_table *t)
 
 	/*
 	 * LFENCE serialises (2), a null selector clears the base (6), automatic IBRS (8), no
-	 * speculative return stack overflow (29): so that kernels leave their workarounds out,
-	 * which cost much on an engine that has nothing to work around.
+	 * speculative return stack overflow (29), no transient scheduler attacks (ecx 1, 2): so
+	 * that kernels leave their workarounds out, which cost much on an engine that has nothing
+	 * to work around.
 	 */
 	e->eax = (uint32_t)(BIT(2) | BIT(6) | BIT(8) | BIT(29));
+	e->ecx = (uint32_t)(BIT(1) | BIT(2));
 }
 
 static void cpuid_build(struct cpuid_table *t)

@@ -572,6 +572,7 @@ void vcpu_msr_reset(struct vcpu *v)
 		.apic_base = v->lapic ? apic_base : 0xfee00800 | (v->index ? 0 : BIT(8)),
 		.kvm_poll_control = 1,
 		.patch_level = BIT(32),
+		.hwcr = BIT(24), /* the TSC counts at the P0 frequency: Linux complains without */
 		.smbase = 0x30000,
 		.mcg_ctl = ~0ull,
 	};
