@@ -162,30 +162,37 @@ int cpuid_check_feature(const char *name, struct err *e)
 	return cpuid_feature(name, e) ? 0 : -EINVAL;
 }
 
+/* The register that holds a feature, or NULL. */
+static uint32_t *cpuid_reg(struct kvm_cpuid2 *t, const struct cpuid_feature *f)
+{
+	struct kvm_cpuid_entry2 *c = cpuid_find(t, f->leaf, f->subleaf);
+
+	if (!c)
+		return NULL;
+	return f->reg == 0 ? &c->eax : f->reg == 1 ? &c->ebx : f->reg == 2 ? &c->ecx : &c->edx;
+}
+
 /* text: "+name" or "-name". */
-static int cpuid_apply(struct kvm_cpuid2 *t, const char *text, struct err *e)
+static int cpuid_apply(struct kvm_cpuid2 *t, const struct kvm_cpuid2 *supported, const char *text,
+		       struct err *e)
 {
 	const struct cpuid_feature *f = cpuid_feature(text + 1, e);
-	struct kvm_cpuid_entry2 *c;
-	uint32_t *reg;
+	uint32_t *reg, *has;
 
 	if (!f)
 		return -EINVAL;
-	c = cpuid_find(t, f->leaf, f->subleaf);
-	reg = !c            ? NULL
-	      : f->reg == 0 ? &c->eax
-	      : f->reg == 1 ? &c->ebx
-	      : f->reg == 2 ? &c->ecx
-			    : &c->edx;
+	reg = cpuid_reg(t, f);
+	has = cpuid_reg((struct kvm_cpuid2 *)supported, f);
 	if (*text == '-') {
 		if (reg)
 			*reg &= ~(1u << f->bit);
 		return 0;
 	}
-	/* t started as what is supported, so a bit that is not there cannot be had. */
-	if (!reg || !(*reg & 1u << f->bit))
+	/* What cpuid_build itself sets (hypervisor, tsc-deadline) is there, too. */
+	if (!reg || !((has ? *has : 0) & 1u << f->bit || *reg & 1u << f->bit))
 		return err_set(e, ENOTSUP, "-cpu: this engine does not have the feature '%s'",
 			       f->name);
+	*reg |= 1u << f->bit;
 	return 0;
 }
 
@@ -205,8 +212,13 @@ int cpuid_build(const struct machine_config *cfg, const struct kvm_cpuid2 *suppo
 	c->ecx &= ~(1u << 27); /* OSXSAVE follows CR4 */
 	if (tsc_deadline)
 		c->ecx |= 1u << 24;
+	/* Only on request, as in QEMU: it promises that the guest never moves, and an AMD guest
+	 * then expects firmware to have set up HWCR. */
+	c = cpuid_find(t, 0x80000007, 0);
+	if (c)
+		c->edx &= ~(1u << 8);
 	for (unsigned i = 0; i < cfg->ncpu_features; i++) {
-		int r = cpuid_apply(t, cfg->cpu_features[i], e);
+		int r = cpuid_apply(t, supported, cfg->cpu_features[i], e);
 
 		if (r < 0) {
 			free(t);

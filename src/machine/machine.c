@@ -2,9 +2,11 @@
 #include "machine/machine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "machine/vcpu.h"
@@ -200,8 +202,17 @@ static int machine_chardevs(struct machine *m, struct err *e)
 
 static int machine_traces(struct machine *m, struct err *e)
 {
-	if (m->cfg->trace_file && !freopen(m->cfg->trace_file, "a", stderr))
-		return err_set(e, errno, "-D %s: %s", m->cfg->trace_file, strerror(errno));
+	const char *path = m->cfg->trace_file;
+	int fd;
+
+	if (path) {
+		/* Standard error itself, so that an abort's last words are in the file, too. */
+		fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+		if (fd < 0)
+			return err_set(e, errno, "-D %s: %s", path, strerror(errno));
+		dup2(fd, STDERR_FILENO);
+		close(fd);
+	}
 	for (unsigned i = 0; i < m->cfg->ntraces; i++)
 		trace_switch(m->trace, m->cfg->trace[i], true);
 	return 0;

@@ -157,9 +157,8 @@ static int microvm_build(struct machine *m, struct err *e)
 			return -ENOMEM;
 		if (cfg->rtc_base && dev_set_prop(d, "base", cfg->rtc_base, e) < 0)
 			return err_prefix(e, "-rtc");
-		r = dev_realize(d, e);
-		if (r < 0)
-			return r;
+		if (dev_realize(d, e) < 0)
+			return cfg->rtc_base ? err_prefix(e, "-rtc") : -e->code;
 		rtc_set_memory(d, low, cfg->ram - low);
 		m->board.rtc = true;
 	}

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""
+Bad command lines: each ends with status 1 and one line that names the cause. (What only concerns
+parsing is in unit/options.c; here are files, sizes and devices.) Argument: the kvasir binary.
+"""
+import os
+import subprocess
+import sys
+import tempfile
+
+from tap import Guest, Tap, kvasir
+
+binary = sys.argv[1]
+t = Tap()
+work = tempfile.mkdtemp(prefix='kvasir-cli-')
+
+
+def file(name, data):
+    path = os.path.join(work, name)
+    with open(path, 'wb') as f:
+        f.write(data)
+    return path
+
+
+guest = Guest(b'\xfa\xf4')
+good = guest.path
+text = file('text', b'hello\n' * 100)
+empty = file('empty', b'')
+gz = file('gz', b'\x1f\x8b\x08' + bytes(600))
+big = file('big', bytes(8 << 20))
+cut = file('cut', open(good, 'rb').read()[:20])
+absent = os.path.join(work, 'absent')
+
+WRONG = [
+    ([], 'nothing to boot'),
+    (['-kernel', absent], f'{absent}: No such file'),
+    (['-kernel', work], 'is a directory'),
+    (['-kernel', empty], 'empty'),
+    (['-kernel', text], 'not a kernel'),
+    (['-kernel', gz], 'gzip'),
+    (['-kernel', cut], 'truncated'),
+    ([good, '-initrd', absent], f'-initrd: {absent}: No such file'),
+    ([good, '-initrd', big, '-m', '4'], 'no room for'),
+    ([good, '-m', '0'], '-m 0'),
+    ([good, '-smp', '65'], 'from 1 to 64'),
+    ([good, '-kernl', 'x'], 'did you mean kernel?'),
+    ([good, '-serial', f'file:{work}/no/such'], '-serial'),
+    ([good, '-chardev', f'file,id=a,path={work}/no/such'], '-chardev'),
+    ([good, '-serial', 'chardev:nobody'], 'no -chardev with this id'),
+    ([good, '-serial', 'stdio', '-serial', 'mon:stdio'], 'stdio is given to more than one'),
+    ([good, '-device', 'isa-debugexit'], 'did you mean isa-debug-exit?'),
+    ([good, '-device', 'isa-debug-exit,iobas=1'], 'did you mean iobase?'),
+    ([good, '-device', 'isa-debug-exit,iobase=x'], 'iobase'),
+    ([good, '-device', 'isa-debug-exit,iobase=0x3f8'], '-device'),
+    ([good, '-device', 'isa-debug-exit,id=a', '-device', 'isa-debugcon,id=a'], "a"),
+    ([good, '-device', 'isa-debugcon,chardev=nobody'], 'nobody'),
+    ([good, '-rtc', 'base=yesterday'], '-rtc'),
+    ([good, '-mem-path', absent + '/x'], 'absent'),
+    ([good, '-D', work + '/no/such'], '-D'),
+    ([good, '-machine', 'q35'], "unknown machine 'q35'"),
+    ([good, '-cpu', 'qemu64'], "unknown model 'qemu64'"),
+    ([good, '-drive', 'file=x'], 'no disks yet'),
+]
+
+for args, says in WRONG:
+    rc, out, err = kvasir(binary, '-accel', 'soft', *args, timeout=20)
+    one_line = err.count('\n') == 1 and err.startswith('kvasir: ')
+    t.ok(rc == 1 and says in err and one_line and not out,
+         ' '.join(a if len(a) < 60 else a[:20] + '...' for a in args).replace('#', '') or '(none)',
+         f'status {rc}, wanted "{says}": {err}')
+
+rc, out, err = kvasir(binary, '-accel', 'kvm', good, timeout=20) if not os.path.exists('/dev/kvm') \
+    else (1, b'', '/dev/kvm\n')
+t.ok(rc == 1 and '/dev/kvm' in err, '-accel kvm without /dev/kvm', f'{rc} {err}')
+for args, says in ((['-help'], b'-kernel FILE'), (['-version'], b'kvasir 0.'),
+                   (['-device', 'help'], b'isa-serial'), (['-machine', 'help'], b'microvm'),
+                   (['-device', 'isa-serial,help'], b'iobase'), (['-cpu', 'help'], b'avx2')):
+    rc, out, err = kvasir(binary, *args)
+    t.ok(rc == 0 and says in out and not err, ' '.join(args), f'{rc} {out} {err}')
+
+os.unlink(good)
+subprocess.run(['rm', '-rf', work], check=False)
+t.end()
