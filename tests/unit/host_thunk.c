@@ -80,7 +80,7 @@ static int setup(void **state)
 {
 	v = aligned_alloc(64, (sizeof(*v) + 63) & ~(size_t)63);
 	memset(v, 0, sizeof(*v));
-	fpu_reset(v, false);
+	fpu_reset(v);
 	v->mode = DECODE_64;
 	v->long64 = true;
 	v->tlb = v->tlbs[TLB_USER];

@@ -41,16 +41,13 @@ void fpu_x87_init(struct vcpu *v)
 	fpu_set_word(v, FX_FCW, 0x37f);
 }
 
-void fpu_reset(struct vcpu *v, bool init)
+void fpu_reset(struct vcpu *v)
 {
 	uint32_t mask = MXCSR_VALID;
 
-	/* INIT leaves x87, SSE and AVX state alone ([SDM3 table 9-1]). */
-	if (init)
-		return;
+	/* As the kernel's KVM starts: FNINIT's state. The manuals have FCW 40h here. */
 	memset(v->xsave, 0, sizeof(v->xsave));
-	fpu_set_word(v, FX_FCW, 0x40);
-	fpu_set_word(v, FX_FTW, 0xff); /* all registers valid: tag word 5555h with zeros in them */
+	fpu_set_word(v, FX_FCW, 0x37f);
 	fpu_set_mxcsr(v, MXCSR_INIT);
 	memcpy(v->xsave + FX_MXCSR_MASK, &mask, 4);
 	v->pkru = 0;

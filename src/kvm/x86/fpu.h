@@ -95,8 +95,8 @@ void fpu_x87_summary(struct vcpu *v);
 void fpu_x87_set_top(struct vcpu *v, unsigned top);
 /* FNINIT: control, status and tag words and pointers; the registers keep their bits. */
 void fpu_x87_init(struct vcpu *v);
-/* State after RESET, XCR0 included; INIT (init true) changes nothing here. */
-void fpu_reset(struct vcpu *v, bool init);
+/* State after power-up or RESET, XCR0 and PKRU included. INIT changes nothing of this. */
+void fpu_reset(struct vcpu *v);
 
 /* State components ([SDM1 13.4]) that this KVM has on this host: bits of XCR0. */
 uint64_t fpu_supported_xcr0(void);

@@ -8,6 +8,7 @@
  */
 #include <string.h>
 
+#include "kvm/x86/fpu.h"
 #include "kvm/x86/interp/debug.h"
 #include "kvm/x86/interp/exec.h"
 #include "kvm/x86/interp/seg.h"
@@ -119,14 +120,7 @@ static void mode_reset_segments(struct vcpu *v)
 /* State that INIT leaves alone. */
 static void mode_reset_power_up(struct vcpu *v)
 {
-	static const uint16_t fcw = 0x37f;
-	static const uint32_t mxcsr = 0x1f80;
-
-	memset(v->xsave, 0, sizeof(v->xsave));
-	memcpy(v->xsave, &fcw, sizeof(fcw));
-	memcpy(v->xsave + 24, &mxcsr, sizeof(mxcsr));
-	v->xcr0 = 1;
-	v->pkru = 0;
+	fpu_reset(v);
 	vcpu_msr_reset(v);
 }
 

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "kvm/x86/interp/exec.h"
+#include "kvm/x86/interp/thunk.h"
 
 #define ARENA_SIZE  (48u << 20)
 #define HASH_BITS   15
@@ -129,6 +130,8 @@ static void block_set_exec(struct vcpu *v, struct insn *i)
 		info = &insn_info[i->id];
 		fn = insn_exec[i->id];
 	}
+	if (info->how == HOST && vcpu_has(v, info->feature))
+		i->aux = host_thunk_get(i, v->mode);
 	if (!vcpu_has(v, info->feature))
 		fn = block_exec_ud;
 	else if (info->attr & (A_PRIV | A_SSE | A_AVX | A_MMX | A_X87))
