@@ -114,8 +114,11 @@ static always_inline gva_t mmu_linear(struct vcpu *v, unsigned seg, uint64_t off
 	if (likely(v->long64 && !v->ac_check)) {
 		gva_t la = v->seg_base[seg] + off;
 
-		/* canonical; 57-bit addressing is not offered */
-		if (likely((uint64_t)(sext(la, 48)) == la))
+		/*
+		 * First and last byte canonical, in one comparison: the two halves moved together,
+		 * the lower one ends at 2^48. 57-bit addressing is not offered.
+		 */
+		if (likely(la + (1ull << 47) <= (1ull << 48) - size))
 			return la;
 	} else if (likely((v->seg_fast[seg] & (acc & ACC_WRITE ? SEGF_WRITE : SEGF_READ)) &&
 			  !v->ac_check && off + size - 1 <= 0xffffffff)) {
