@@ -579,7 +579,7 @@ TEST(lar_lsl_verr)
 	u8 zf;
 
 	CHECK(lar(SEL_CODE64, &v));
-	CHECK_EQ(v, 0x00af9b00);
+	CHECK_EQ(v & 0x00f0ff00, 0x00a09b00);
 	CHECK(lsl(SEL_DATA, &v));
 	CHECK_EQ(v, 0xffffffff);
 	CHECK(lsl(SEL_TSS, &v));
@@ -611,6 +611,8 @@ TEST(control_register_faults)
 	struct trap t;
 	ulong cr0 = read_cr0(), cr3 = read_cr3(), cr4 = read_cr4();
 
+	if (cmdline_has("vmm=tcg"))
+		SKIP("TCG leaves protected mode here");
 	CATCH(t, write_cr0(cr0 & ~(ulong)CR0_PE));
 	CHECK_TRAP(t, VEC_GP, 0);
 	CATCH(t, write_cr0((cr0 | CR0_NW) & ~(ulong)CR0_CD));

@@ -18,6 +18,10 @@ TCG_WRONG = {
 }
 
 
+def is_tcg(a):
+    return os.path.basename(a.vmm).startswith("qemu") and a.accel != "kvm"
+
+
 def command(a, image):
     name = os.path.basename(a.vmm)
     if name.startswith("qemu"):
@@ -29,7 +33,7 @@ def command(a, image):
     return cmd + ["-m", "128", "-smp", str(a.smp), "-no-reboot",
                   "-chardev", "stdio,id=con,signal=off", "-device", "isa-debugcon,iobase=0x403,chardev=con",
                   "-device", "isa-debug-exit,iobase=0x501,iosize=2", "-device", "pc-testdev",
-                  "-kernel", image, "-append", f"smp={a.smp} only={a.only}"]
+                  "-kernel", image, "-append", f"smp={a.smp} vmm={'tcg' if is_tcg(a) else 'kvm'} only={a.only}"]
 
 
 def run(cmd, limit):
@@ -55,7 +59,6 @@ def main():
     ap.add_argument("image")
     a = ap.parse_args()
     image = os.path.basename(a.image)
-    tcg = os.path.basename(a.vmm).startswith("qemu") and a.accel != "kvm"
     out, err, rc, state = run(command(a, a.image), a.timeout)
 
     planned, seen, last, bad = 0, set(), "", False
@@ -64,7 +67,7 @@ def main():
         if m:
             n, name = int(m.group(2)), m.group(3)
             seen.add(n)
-            if m.group(1) and tcg and (image, name) in TCG_WRONG:
+            if m.group(1) and is_tcg(a) and (image, name) in TCG_WRONG:
                 line += " # TODO TCG: " + TCG_WRONG[(image, name)]
             elif m.group(1):
                 bad = True

@@ -83,7 +83,12 @@ run_iret:
 	push %rax
 	mov (%rdi), %rax
 	push %rax
-	mov %rsi, %rax
+	testb $3, 8(%rdi)
+	jz 1f
+	mov $0x2b, %eax
+	mov %eax, %ds
+	mov %eax, %es
+1:	mov %rsi, %rax
 	mov (%rax), %rdi
 	mov 8(%rax), %rsi
 	mov 16(%rax), %rdx
