@@ -27,7 +27,8 @@ enum {
 	DIFF_SLOT = 512, /* bytes of code region for each case; the instruction is in its middle */
 	DIFF_CODE_SIZE = DIFF_BATCH * DIFF_SLOT,
 	DIFF_XSAVE = 832,
-	DIFF_PATCH = 128,
+	DIFF_PATCH = 128,      /* bytes of patch[] in most cases */
+	DIFF_PATCH_MAX = 1024, /* for XSAVE areas */
 };
 
 enum { DIFF_OK = -1, DIFF_LOST = -2 }; /* diff_result.vec: no exception; no result */
@@ -43,7 +44,8 @@ struct diff_case {
 	bool mode32;
 	uint16_t id;       /* enum insn_id */
 	uint32_t patch_at; /* offset in the data area of patch[] */
-	uint8_t patch[DIFF_PATCH];
+	uint32_t patch_len;
+	uint8_t patch[DIFF_PATCH_MAX];
 	struct diff_state in;
 };
 

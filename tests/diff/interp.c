@@ -108,11 +108,10 @@ void diff_interp_init(void)
 	struct kvm_options opt = { .no_jit = true };
 	struct err e;
 	struct kvm_sregs s;
-	struct {
-		struct kvm_cpuid2 h;
-		struct kvm_cpuid_entry2 entry[100];
-	} cpuid = { .h = { .nent = 100 } };
+	enum { NENT = 100 };
+	struct kvm_cpuid2 *cpuid = calloc(1, sizeof(*cpuid) + NENT * sizeof(cpuid->entries[0]));
 
+	cpuid->nent = NENT;
 	if (kvm_open(&opt, &interp.sys, &e) < 0) {
 		fprintf(stderr, "diff: cannot open the software KVM\n");
 		exit(1);
@@ -124,9 +123,9 @@ void diff_interp_init(void)
 	memcpy(interp.data, diff_template, sizeof(diff_template));
 	interp_tables();
 	interp_check(kvm_file_ioctl(interp.vm, KVM_CREATE_VCPU, 0, &interp.vcpu), "vCPU");
-	interp_check(kvm_file_ioctl(interp.sys, KVM_GET_SUPPORTED_CPUID, (uintptr_t)&cpuid, NULL),
+	interp_check(kvm_file_ioctl(interp.sys, KVM_GET_SUPPORTED_CPUID, (uintptr_t)cpuid, NULL),
 		     "supported CPUID");
-	interp_check(kvm_file_ioctl(interp.vcpu, KVM_SET_CPUID2, (uintptr_t)&cpuid, NULL), "CPUID");
+	interp_check(kvm_file_ioctl(interp.vcpu, KVM_SET_CPUID2, (uintptr_t)cpuid, NULL), "CPUID");
 	interp_check(kvm_file_ioctl(interp.vcpu, KVM_GET_SREGS, (uintptr_t)&s, NULL), "GET_SREGS");
 	interp_segments(&s);
 	s.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
@@ -134,6 +133,7 @@ void diff_interp_init(void)
 	s.cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
 	s.efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX;
 	interp_check(kvm_file_ioctl(interp.vcpu, KVM_SET_SREGS, (uintptr_t)&s, NULL), "SET_SREGS");
+	free(cpuid);
 	interp.v = interp.vcpu->vcpu;
 	interp.v->xcr0 = fpu_supported_xcr0() & 7;
 	vcpu_update_mode(interp.v);
@@ -165,8 +165,8 @@ void diff_interp_run(const struct diff_case *c, unsigned k, struct diff_result *
 	unsigned steps = 0;
 
 	memcpy(interp.data, diff_template, DIFF_RW_SIZE);
-	if (c->patch_at + DIFF_PATCH <= DIFF_RW_SIZE)
-		memcpy(interp.data + c->patch_at, c->patch, DIFF_PATCH);
+	if (c->patch_at + c->patch_len <= DIFF_RW_SIZE)
+		memcpy(interp.data + c->patch_at, c->patch, c->patch_len);
 	interp_mode(v, c->mode32);
 	memcpy(v->r, c->in.r, sizeof(c->in.r));
 	v->r[REG_RIP] = c->in.rip;

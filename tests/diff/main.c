@@ -69,6 +69,10 @@ static bool main_is_long(const struct diff_case *c)
 {
 	switch (c->id) {
 	case I_FXSAVE:
+	case I_XSAVE:
+	case I_XSAVEOPT:
+	case I_XSAVEC:
+	case I_XRSTOR:
 	case I_FXRSTOR:
 	case I_FNSAVE:
 	case I_FRSTOR:
@@ -83,6 +87,11 @@ static bool main_is_long(const struct diff_case *c)
 	case I_VMASKMOVDQU_VdqUdq: return true;
 	default: return false;
 	}
+}
+
+static bool main_writes_area(unsigned id)
+{
+	return id == I_FXSAVE || id == I_XSAVE || id == I_XSAVEOPT || id == I_XSAVEC;
 }
 
 /* Bring what is not compared to one value. */
@@ -108,7 +117,7 @@ static void main_normalize(const struct diff_case *c, struct diff_result *r)
 		memset(r->mem, 0, sizeof(r->mem));
 	if (c->id == I_POPA && r->vec != DIFF_OK) /* AMD keeps what it popped before the fault */
 		memset(r->out.r, 0, sizeof(r->out.r));
-	if (c->id == I_FXSAVE && r->vec == DIFF_OK)
+	if (main_writes_area(c->id) && r->vec == DIFF_OK)
 		main_forget(r, main_address(c) + 28, 4); /* MXCSR_MASK */
 	if (r->vec == 14 && r->cr2 >> 47) /* the kernel hides whether its pages are there */
 		r->error &= ~1u;

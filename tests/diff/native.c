@@ -153,8 +153,8 @@ static void native_child(const struct diff_case *c, unsigned first, unsigned n,
 	for (volatile unsigned k = first; k < n; k++) {
 		native_out = &out[k];
 		memcpy(data, diff_template, DIFF_RW_SIZE);
-		if (c[k].patch_at + DIFF_PATCH <= DIFF_RW_SIZE)
-			memcpy(data + c[k].patch_at, c[k].patch, DIFF_PATCH);
+		if (c[k].patch_at + c[k].patch_len <= DIFF_RW_SIZE)
+			memcpy(data + c[k].patch_at, c[k].patch, c[k].patch_len);
 		memcpy(native_ctx->r, c[k].in.r, sizeof(native_ctx->r));
 		memcpy(native_ctx->xsave, c[k].in.xsave, DIFF_XSAVE);
 		native_ctx->flags = c[k].in.flags;
