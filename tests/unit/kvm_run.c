@@ -147,10 +147,15 @@ static void on_signal(int sig)
 	handled = sig;
 }
 
+static volatile bool signal_stop;
+
+/* Again and again: the first may come before KVM_RUN does. */
 static void *signal_later(void *arg)
 {
-	usleep(20000);
-	pthread_kill(*(pthread_t *)arg, SIGUSR1);
+	do {
+		usleep(10000);
+		pthread_kill(*(pthread_t *)arg, SIGUSR1);
+	} while (!__atomic_load_n(&signal_stop, __ATOMIC_SEQ_CST));
 	return NULL;
 }
 
@@ -165,10 +170,12 @@ static void test_signal(void **state)
 		kt_open(&t, chip ? KT_IRQCHIP : 0, chip ? (const uint8_t *)"\xf4" : forever,
 			chip ? 1 : 2);
 		handled = 0;
+		signal_stop = false;
 		pthread_create(&th, NULL, signal_later, &self);
 		assert_int_equal(kt_cpu(&t, KVM_RUN, NULL), -EINTR);
 		/* the handler has run when KVM_RUN is back */
 		assert_int_equal(handled, SIGUSR1);
+		__atomic_store_n(&signal_stop, true, __ATOMIC_SEQ_CST);
 		pthread_join(th, NULL);
 		kt_close(&t);
 	}
@@ -192,6 +199,7 @@ static void test_signal_mask(void **state)
 	memcpy(k.m.sigset, &old, 8);
 	assert_int_equal(kt_cpu(&t, KVM_SET_SIGNAL_MASK, &k), 0);
 	handled = 0;
+	signal_stop = true; /* once: blocked, it waits */
 	pthread_create(&th, NULL, signal_later, &self);
 	assert_int_equal(kt_cpu(&t, KVM_RUN, NULL), -EINTR);
 	pthread_join(th, NULL);

@@ -86,6 +86,8 @@ static void test_grace(void **state)
 		a[i] = (struct grace_arg){ &g, g.cpu[i]->vcpu };
 		pthread_create(&th[i], NULL, grace_reader, &a[i]);
 	}
+	while (!atomic_load(&g.turns))
+		usleep(100);
 	for (unsigned i = 0; i < 300; i++) {
 		int *old = &g.box[i % 2], *new = &g.box[1 - i % 2];
 
@@ -97,7 +99,6 @@ static void test_grace(void **state)
 	atomic_store(&g.stop, true);
 	for (unsigned i = 0; i < NV; i++)
 		pthread_join(th[i], NULL);
-	assert_true(g.turns > 0);
 	grace_close(&g);
 }
 
@@ -174,7 +175,7 @@ static void test_wait(void **state)
 struct tick {
 	struct kvm_vm *vm;
 	struct kvm_timer t;
-	atomic_uint n;
+	atomic_uint n, begun;
 	unsigned again, slow;
 	uint64_t at;
 };
@@ -183,6 +184,7 @@ static void tick_fn(void *opaque)
 {
 	struct tick *k = opaque;
 
+	atomic_fetch_add(&k->begun, 1);
 	if (k->slow)
 		usleep(k->slow);
 	k->at = kvm_now_ns();
@@ -190,16 +192,25 @@ static void tick_fn(void *opaque)
 		kvm_timer_arm(k->vm, &k->t, kvm_now_ns() + 100000);
 }
 
+static bool ticks_done(struct tick *k)
+{
+	for (unsigned i = 0; i < 40; i++)
+		if (atomic_load(&k[i].n) != (i == 2 ? 0 : i == 3 ? 5 : 1))
+			return false;
+	return true;
+}
+
 static void test_timers(void **state)
 {
 	struct kt t;
-	struct tick k[40];
+	static struct tick k[40]; /* the timer thread may outlive a failed test's stack */
 	struct kvm_vm *vm;
 	uint64_t now;
 
 	kt_open(&t, KT_NO_CPU, NULL, 0);
 	vm = t.vm->vm;
 	memset(k, 0, sizeof(k));
+	k[3].again = 5;
 	now = kvm_now_ns();
 	for (unsigned i = 0; i < 40; i++) {
 		k[i].vm = vm;
@@ -210,17 +221,18 @@ static void test_timers(void **state)
 	kvm_timer_arm(vm, &k[0].t, now + 2000000);
 	kvm_timer_arm(vm, &k[1].t, now + 16000000);
 	kvm_timer_cancel(vm, &k[2].t);
-	k[3].again = 5;
-	usleep(40000);
-	for (unsigned i = 0; i < 40; i++)
-		assert_int_equal(atomic_load(&k[i].n), i == 2 ? 0 : i == 3 ? 5 : 1);
+	for (int i = 0; i < 5000 && !ticks_done(k); i++)
+		usleep(1000);
+	assert_true(ticks_done(k));
 	assert_true(k[0].at < k[4].at);
 	assert_true(k[1].at > k[4].at);
 	/* cancelling waits for the callback under way */
 	k[5].slow = 20000;
 	atomic_store(&k[5].n, 0);
+	atomic_store(&k[5].begun, 0);
 	kvm_timer_arm(vm, &k[5].t, 1);
-	usleep(5000);
+	while (!atomic_load(&k[5].begun))
+		usleep(100);
 	kvm_timer_cancel(vm, &k[5].t);
 	assert_int_equal(atomic_load(&k[5].n), 1);
 	kt_close(&t);
