@@ -517,6 +517,16 @@ step_1:
 	movw %bx, %ss			/* no trap between this and the next */
 	nop
 step_2:
+	movw $A(just_iret), 0x84
+	movw $0, 0x86
+	pushfw
+	popw %ax
+	orw $0x100, %ax
+	pushw %ax
+	popfw
+	int $0x21			/* clears TF before it ends: no trap; IRET sets it again */
+	nop
+step_3:
 	movl $0x6001, %eax		/* data breakpoint: write, two bytes at 6000h */
 	movl %eax, %dr0
 	movl $0x50001, %eax
@@ -557,6 +567,8 @@ guest_debug_int3:
 	outb %al, $0xf4
 de:
 	outb %al, $0xf4
+just_iret:
+	iretw
 db:
 	pushw %bp
 	movw %sp, %bp
@@ -578,7 +590,7 @@ guest_debug_end:
 	.balign 4
 	.global guest_debug_at
 guest_debug_at:
-	.word step_1 - guest16, step_2 - guest16, data_1 - guest16, exec_1 - guest16
+	.word step_1 - guest16, step_2 - guest16, step_3 - guest16, data_1 - guest16, exec_1 - guest16
 	.word detect_1 - guest16, io_1 - guest16
 
 	.section .note.GNU-stack, "", @progbits

@@ -276,13 +276,10 @@ static void debug_expect_exit(struct machine *m, uint32_t exception, const uint8
 static void test_debug(void **state)
 {
 	const uint32_t want[] = {
-		debug_word(0x4000, 0),
-		debug_word(0x4000, 1),
-		debug_word(1, 2),
-		debug_word(2, 3),
-		debug_word(0x2000, 4),
-		debug_word(4, 5),
-		0x400,
+		debug_word(0x4000, 0), debug_word(0x4000, 1),
+		debug_word(0x4000, 2), debug_word(1, 3),
+		debug_word(2, 4),      debug_word(0x2000, 5),
+		debug_word(4, 6),      0x400,
 	};
 	struct machine m;
 

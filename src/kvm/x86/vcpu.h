@@ -240,6 +240,7 @@ struct vcpu {
 	bool debug_exit;   /* leave with KVM_EXIT_DEBUG, run->debug is filled */
 	bool ioapic_eoi_exit; /* leave with KVM_EXIT_IOAPIC_EOI, run->eoi is filled */
 	bool rf_keep;	   /* the instruction has set RFLAGS.RF for the next one (IRET, task switch) */
+	bool no_trap;	   /* the instruction has cleared TF before its end (INT n, SYSCALL): no trap */
 	bool flush_code;   /* drop cached code at the next boundary */
 	bool in_exclusive; /* between kvm_exclusive_start and _end */
 	int delivering;	   /* exception vector whose delivery is under way, or -1 */

@@ -146,6 +146,8 @@ void debug_after_insn(struct vcpu *v, bool tf)
 {
 	uint64_t bits = v->db_hits;
 
+	tf = tf && !v->no_trap;
+	v->no_trap = false;
 	/* a breakpoint instruction that has already stopped, or one that raised its own exception
 	 */
 	if (v->debug_exit || v->ev.exc_pending)

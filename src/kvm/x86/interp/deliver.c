@@ -225,6 +225,7 @@ void vcpu_deliver(struct vcpu *v, unsigned vec, enum deliver_kind kind, bool has
 		.error = error,
 		.flags = vcpu_rflags(v),
 	};
+	bool tf = v->rflags & RF_TF;
 
 	if (kind == DELIVER_EXCEPTION && deliver_is_fault(vec))
 		d.flags |= RF_RF;
@@ -235,6 +236,8 @@ void vcpu_deliver(struct vcpu *v, unsigned vec, enum deliver_kind kind, bool has
 	else
 		deliver_protected(v, &d);
 	v->ev.shadow = 0;
+	if (tf && (kind == DELIVER_SOFT_INT || kind == DELIVER_ICEBP))
+		v->no_trap = true;
 	if (kind == DELIVER_EXCEPTION && vec == VEC_DB)
 		v->dr7 &= ~(uint64_t)DR7_GD;
 }

@@ -43,6 +43,7 @@ static void int_v86_redirect(struct vcpu *v, unsigned vec)
 	frame_commit(v, &f);
 	vcpu_set_seg_real(v, SEG_CS, (uint16_t)(entry >> 16));
 	v->r[REG_RIP] = entry & 0xffff;
+	v->no_trap = v->rflags & RF_TF;
 	vcpu_set_rflags(v, 0, RF_TF | RF_RF | (iopl3 ? RF_IF : RF_VIF));
 }
 

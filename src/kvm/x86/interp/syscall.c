@@ -44,6 +44,7 @@ EXEC(SYSCALL)
 		uint64_t flags = vcpu_rflags(v) & ~(uint64_t)RF_RF;
 
 		v->r[REG_R11] = flags;
+		v->no_trap = flags & v->msr.sfmask & RF_TF;
 		v->r[REG_RIP] = v->long64 ? v->msr.lstar : v->msr.cstar;
 		syscall_segments(v, cs, cs + 8, 0, true);
 		vcpu_set_rflags(v, flags & ~v->msr.sfmask, ~(uint64_t)RF_FIXED);

@@ -52,18 +52,21 @@ EXEC(STI)
 	v->rflags |= flag;
 }
 
+/* Around every access of a kernel to its user's memory: no more work than there is. */
+static void system_set_ac(struct vcpu *v, uint32_t ac)
+{
+	v->rflags = (v->rflags & ~(uint32_t)RF_AC) | ac;
+	vcpu_set_cpl(v, v->cpl);
+}
+
 EXEC(CLAC)
 {
-	if (v->cpl)
-		throw_ud(v);
-	vcpu_set_rflags(v, 0, RF_AC);
+	system_set_ac(v, 0);
 }
 
 EXEC(STAC)
 {
-	if (v->cpl)
-		throw_ud(v);
-	vcpu_set_rflags(v, RF_AC, RF_AC);
+	system_set_ac(v, RF_AC);
 }
 
 EXEC(HLT)

@@ -232,7 +232,8 @@ void task_switch(struct vcpu *v, enum task_cause cause, uint16_t sel, const stru
 	if (nested)
 		t.eflags |= RF_NT;
 
-	/* the new task's context */
+	/* the new task's context; TF was the old one's, whose instruction does not trap here */
+	v->no_trap = cause != TASK_EVENT && (v->rflags & RF_TF);
 	v->tr = seg_make(sel, d);
 	v->tr.ar |= 2;
 	v->cr0 |= CR0_TS;
