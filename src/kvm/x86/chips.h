@@ -65,9 +65,8 @@ struct kvm_guest_clock {
 	uint64_t start_tsc; /* host TSC when the VM was made: guest TSC 0 */
 	/* KVM_SET_MSRS of the TSC on one vCPU after the other: keep them together. */
 	uint64_t last_tsc, last_host_tsc;
-	int64_t last_offset;
-	uint32_t last_khz;
-	bool last_valid;
+	uint64_t last_offset;
+	uint32_t last_khz; /* 0: no vCPU yet */
 };
 
 struct kvm_arch_vm {
@@ -75,7 +74,7 @@ struct kvm_arch_vm {
 	struct kvm_ioapic ioapic;
 	struct kvm_pit *_Atomic pit;
 	struct kvm_guest_clock clock;
-	atomic_uint lowest_prio;  /* rotates lowest-priority delivery among equals */
+	atomic_uint lowest_prio; /* rotates lowest-priority delivery among equals */
 };
 
 /* The VM's chips; made at the first call. NULL: no memory. Any thread. */

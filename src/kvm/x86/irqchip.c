@@ -22,9 +22,7 @@ static struct kvm_arch_vm *chips_new(void)
 		return NULL;
 	pthread_mutex_init(&arch->clock.lock, NULL);
 	arch->clock.base_tsc = arch->clock.start_tsc = kvm_host_tsc();
-	arch->clock.last_host_tsc = arch->clock.start_tsc;
-	arch->clock.last_offset = 0 - arch->clock.start_tsc;
-	arch->clock.last_khz = kvm_host_tsc_khz();
+	kvm_tsc_calibration_start();
 	return arch;
 }
 

@@ -17,8 +17,12 @@
 #include "kvm/x86/tsc.h"
 
 /* A fact of the host, found once in a process: the one exception to "no file-scope state". */
-static pthread_once_t tsc_once = PTHREAD_ONCE_INIT;
+static pthread_once_t tsc_start_once = PTHREAD_ONCE_INIT, tsc_once = PTHREAD_ONCE_INIT;
+static uint64_t tsc_start_tsc, tsc_start_ns;
 static uint32_t tsc_host_khz;
+
+/* Two readings so far apart give a few ppm. */
+#define TSC_CALIBRATION_NS 10000000
 
 /* Read both clocks at the same moment: the tightest of some tries. */
 static void tsc_pair(uint64_t *tsc, uint64_t *ns)
@@ -39,19 +43,35 @@ static void tsc_pair(uint64_t *tsc, uint64_t *ns)
 	}
 }
 
+static void tsc_start(void)
+{
+	tsc_pair(&tsc_start_tsc, &tsc_start_ns);
+}
+
+void kvm_tsc_calibration_start(void)
+{
+	pthread_once(&tsc_start_once, tsc_start);
+}
+
 static void tsc_calibrate(void)
 {
-	struct timespec ten_ms = { 0, 10000000 };
-	uint64_t tsc0 = 0, ns0 = 0, tsc1 = 0, ns1 = 0;
+	uint64_t tsc = 0, ns = 0;
 
-	tsc_pair(&tsc0, &ns0);
-	nanosleep(&ten_ms, NULL);
-	tsc_pair(&tsc1, &ns1);
-	if (ns1 <= ns0 || tsc1 <= tsc0) {
+	kvm_tsc_calibration_start();
+	tsc_pair(&tsc, &ns);
+	while (ns < tsc_start_ns + TSC_CALIBRATION_NS) {
+		struct timespec rest = { .tv_nsec =
+						 (long)(tsc_start_ns + TSC_CALIBRATION_NS - ns) };
+
+		nanosleep(&rest, NULL);
+		tsc_pair(&tsc, &ns);
+	}
+	if (ns <= tsc_start_ns || tsc <= tsc_start_tsc) {
 		tsc_host_khz = 1000000; /* no usable TSC: anything but zero */
 		return;
 	}
-	tsc_host_khz = (uint32_t)((unsigned __int128)(tsc1 - tsc0) * 1000000 / (ns1 - ns0));
+	tsc_host_khz = (uint32_t)((unsigned __int128)(tsc - tsc_start_tsc) * 1000000 /
+				  (ns - tsc_start_ns));
 	if (!tsc_host_khz)
 		tsc_host_khz = 1;
 }
@@ -102,6 +122,16 @@ void kvm_tsc_init(struct vcpu *v)
 	if (!v->tsc_khz)
 		v->tsc_khz = kvm_host_tsc_khz();
 	v->tsc_offset = arch ? 0 - kvm_scale_tsc(v->tsc_khz, arch->clock.start_tsc) : 0;
+	if (arch) {
+		/* The first vCPU's count is what later writes are compared with. */
+		pthread_mutex_lock(&arch->clock.lock);
+		if (!arch->clock.last_khz) {
+			arch->clock.last_khz = v->tsc_khz;
+			arch->clock.last_offset = v->tsc_offset;
+			arch->clock.last_host_tsc = arch->clock.start_tsc;
+		}
+		pthread_mutex_unlock(&arch->clock.lock);
+	}
 	atomic_store(&v->pvclock.update, true);
 }
 
