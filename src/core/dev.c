@@ -12,7 +12,7 @@ struct dev *machine_devs_find(struct machine_devs *md, const char *id)
 {
 	struct dev *d = md->first;
 
-	while (d && strcmp(d->id, id))
+	while (d && strcmp(d->id, id) != 0)
 		d = d->next;
 	return d;
 }
@@ -63,7 +63,8 @@ struct dev *dev_new(struct machine_devs *md, const struct dev_class *cls, const 
 		dev_discard(d);
 		return NULL;
 	}
-	*(md->last ? &md->last->next : &md->first) = d;
+	d->prev = md->last;
+	*(d->prev ? &d->prev->next : &md->first) = d;
 	md->last = d;
 	return d;
 }
@@ -106,8 +107,6 @@ struct dev *dev_create(struct machine_devs *md, const struct dev_class *cls, con
 
 void dev_free(struct dev *d)
 {
-	struct dev **p, *prev = NULL;
-
 	if (!d)
 		return;
 	if (d->realized) {
@@ -115,11 +114,8 @@ void dev_free(struct dev *d)
 		if (d->cls->unrealize)
 			d->cls->unrealize(d);
 	}
-	for (p = &d->md->first; *p != d; p = &(*p)->next)
-		prev = *p;
-	*p = d->next;
-	if (d->md->last == d)
-		d->md->last = prev;
+	*(d->prev ? &d->prev->next : &d->md->first) = d->next;
+	*(d->next ? &d->next->prev : &d->md->last) = d->prev;
 	dev_discard(d);
 }
 
@@ -190,6 +186,8 @@ void machine_devs_resume(struct machine_devs *md)
 
 void machine_devs_free(struct machine_devs *md)
 {
-	while (md->last)
-		dev_free(md->last);
+	for (struct dev *d = md->last, *prev; d; d = prev) {
+		prev = d->prev;
+		dev_free(d);
+	}
 }

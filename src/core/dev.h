@@ -92,7 +92,7 @@ struct dev {
 	struct bus *bus; /* == md->bus */
 	bool realized;
 	struct trace_src tr;
-	struct dev *next; /* md's list, in order of creation */
+	struct dev *next, *prev; /* md's list, in order of creation */
 };
 
 /*

@@ -227,9 +227,13 @@ static int gmem_add_block(struct gmem *gm, struct gmem_block b, struct gmem_back
 	struct gmem_map *old = gm->map, *m = gmem_map_new(old, old->n + 1);
 	struct gmem_entry *en = calloc(1, sizeof(*en));
 	struct gmem_listener *l;
-	int rc = m && en ? gmem_range_check(old, b.name, b.gpa, b.len, e)
-			 : err_set(e, ENOMEM, "%s: out of memory", b.name);
+	int rc = -ENOMEM;
 
+	if (!m || !en) {
+		err_set(e, ENOMEM, "%s: out of memory", b.name);
+		goto fail;
+	}
+	rc = gmem_range_check(old, b.name, b.gpa, b.len, e);
 	if (rc)
 		goto fail;
 	b.id = gm->next_id;

@@ -11,10 +11,13 @@ static void runstate_act(void *opaque)
 	pthread_mutex_lock(&rs->mutex);
 	r = rs->want;
 	rs->want = (struct request){ .kind = REQ_NONE };
-	rs->pending = false;
 	pthread_mutex_unlock(&rs->mutex);
 	if (r.kind != REQ_NONE && rs->handler)
 		rs->handler(rs->opaque, &r);
+	/* only now: a vCPU must not slip into the guest before the handler has seen to it */
+	pthread_mutex_lock(&rs->mutex);
+	rs->pending = rs->want.kind != REQ_NONE;
+	pthread_mutex_unlock(&rs->mutex);
 }
 
 void runstate_init(struct runstate *rs, struct loop *l,

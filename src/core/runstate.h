@@ -5,6 +5,9 @@
  * loop looks at runstate_pending() before it enters the guest again, so that nothing after the
  * triggering instruction runs on that vCPU. Requests made before the loop acted are merged: the
  * strongest wins (exit, panic, shutdown, reset), and the first of equals.
+ * The handler runs with the device lock held, so it must not wait for vCPU threads, which may be
+ * waiting for that lock: it notes the request and leaves the loop (loop_quit), and the machine acts
+ * outside of it. runstate_pending() stays true until the handler has returned.
  * Threads: machine_request and runstate_pending: any thread; the handler runs in the loop.
  */
 #pragma once

@@ -225,8 +225,8 @@ static int state_parse(const struct state_desc *sd, const uint8_t *buf, size_t l
 
 		if (!entry_next(buf, len, &at, &en))
 			return err_set(e, EINVAL, "entry %zu is malformed", seen);
-		while (f->kind != ST_END &&
-		       (en.name_len != strlen(f->name) || memcmp(en.name, f->name, en.name_len)))
+		while (f->kind != ST_END && (en.name_len != strlen(f->name) ||
+					     memcmp(en.name, f->name, en.name_len) != 0))
 			f++, r++;
 		if (r >= STATE_MAX_FIELDS)
 			return err_set(e, ENOTSUP, "the table has too many rows");

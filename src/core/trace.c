@@ -140,12 +140,13 @@ void trace_src_del(struct trace_src *src)
 
 void trace_switch(struct trace_sink *s, const char *pattern, bool on)
 {
-	struct trace_pattern *p = malloc(sizeof(*p) + strlen(pattern) + 1);
+	size_t len = strlen(pattern) + 1;
+	struct trace_pattern *p = malloc(sizeof(*p) + len);
 
 	if (!p)
 		return;
 	p->on = on;
-	strcpy(p->glob, pattern);
+	memcpy(p->glob, pattern, len);
 	pthread_mutex_lock(&s->mutex);
 	p->next = s->patterns;
 	s->patterns = p;

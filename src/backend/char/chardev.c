@@ -137,7 +137,7 @@ struct chardev *chardevs_find(const struct chardevs *cs, const char *id)
 {
 	struct chardev *c = cs->first;
 
-	while (c && strcmp(c->id, id))
+	while (c && strcmp(c->id, id) != 0)
 		c = c->next;
 	return c;
 }

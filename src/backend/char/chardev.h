@@ -20,8 +20,8 @@
 #include "base/err.h"
 #include "core/loop.h"
 
-#define CHARDEV_QUEUE    65536               /* bound for chardev_write */
-#define CHARDEV_HARD_MAX (16u * 1024 * 1024) /* bound for chardev_write_all */
+#define CHARDEV_QUEUE    65536                /* bound for chardev_write */
+#define CHARDEV_HARD_MAX (16ul * 1024 * 1024) /* bound for chardev_write_all */
 
 enum chardev_event {
 	CHARDEV_OPENED, /* somebody is there */

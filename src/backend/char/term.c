@@ -29,10 +29,10 @@ int term_raw(struct term *t, bool keep_isig, bool keep_opost, struct err *e)
 	raw.c_cc[VMIN] = 1;
 	raw.c_cc[VTIME] = 0;
 	t->raw = raw;
-	t->is_raw =
-		1; /* before the change: a signal in between restores once too often, harmless */
+	/* before the change: a signal in between restores once too often, which is harmless */
+	t->is_raw = t->wanted = 1;
 	if (tcsetattr(t->fd, TCSANOW, &raw)) {
-		t->is_raw = 0;
+		t->is_raw = t->wanted = 0;
 		return err_set(e, errno, "terminal: %s", strerror(errno));
 	}
 	return 0;
@@ -53,7 +53,7 @@ void term_again(struct term *t)
 {
 	int saved_errno = errno;
 
-	if (t && t->fd >= 0 && memcmp(&t->raw, &t->saved, sizeof(t->raw))) {
+	if (t && t->fd >= 0 && t->wanted) {
 		t->is_raw = 1;
 		tcsetattr(t->fd, TCSANOW, &t->raw);
 	}

@@ -15,7 +15,7 @@
 struct term {
 	int fd;
 	struct termios saved, raw;
-	volatile sig_atomic_t is_raw;
+	volatile sig_atomic_t is_raw, wanted; /* raw now; raw was asked for once */
 };
 
 /* Remember fd's modes. Not a terminal is no error: the others then do nothing. */

@@ -15,7 +15,6 @@
 #include "hw/isa/rtc.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -405,47 +404,66 @@ void rtc_set_memory(struct dev *d, uint64_t below_4g, uint64_t above_4g)
 
 /* --- life --- */
 
+/* n decimal digits at *p, then the character after (0: the end). Steps over both; -1: not so. */
+static int rtc_digits(const char **p, int n, char after)
+{
+	int v = 0;
+
+	for (; n; n--, (*p)++) {
+		if (**p < '0' || **p > '9')
+			return -1;
+		v = v * 10 + (**p - '0');
+	}
+	if (**p != after)
+		return -1;
+	*p += after != 0;
+	return v;
+}
+
+/* YYYY-MM-DD or YYYY-MM-DDThh:mm:ss; false if it is neither. */
+static bool rtc_parse_date(const char *p, struct calendar *c)
+{
+	bool with_time = strlen(p) > 10;
+	int year = rtc_digits(&p, 4, '-'), month = year < 0 ? -1 : rtc_digits(&p, 2, '-');
+	int day = month < 0 ? -1 : rtc_digits(&p, 2, with_time ? 'T' : 0), h = 0, m = 0, s = 0;
+
+	if (day > 0 && with_time) {
+		h = rtc_digits(&p, 2, ':');
+		m = h < 0 ? -1 : rtc_digits(&p, 2, ':');
+		s = m < 0 ? -1 : rtc_digits(&p, 2, 0);
+	}
+	if (month < 1 || month > 12 || day < 1 || day > 31 || h < 0 || h > 23 || m < 0 || m > 59 ||
+	    s < 0 || s > 59)
+		return false;
+	*c = (struct calendar){ .year = (uint16_t)year,
+				.month = (uint8_t)month,
+				.day = (uint8_t)day,
+				.hour = (uint8_t)h,
+				.min = (uint8_t)m,
+				.sec = (uint8_t)s };
+	return true;
+}
+
 /* Calendar seconds for the "base" property. */
 static int rtc_base(struct rtc *r, uint64_t *sec, struct err *e)
 {
 	int64_t wall = clock_wall(loop_clock(r->dev.md->loop)) / (int64_t)NS_PER_SEC;
-	unsigned year, mon, day, hour = 0, min = 0, s = 0;
 	time_t unix_now = (time_t)wall;
 	struct calendar c;
 	struct tm tm;
-	int end = 0, n;
 
 	if (!strcmp(r->base, "utc")) {
 		*sec = (uint64_t)wall + CALENDAR_1970;
-		return 0;
-	}
-	if (!strcmp(r->base, "localtime") && localtime_r(&unix_now, &tm)) {
+	} else if (!strcmp(r->base, "localtime") && localtime_r(&unix_now, &tm)) {
 		*sec = (uint64_t)(wall + tm.tm_gmtoff) + CALENDAR_1970;
-		return 0;
-	}
-	n = sscanf(r->base, "%4u-%2u-%2u%n", &year, &mon, &day, &end);
-	if (n == 3 && r->base[end] == 'T') {
-		const char *rest = r->base + end;
-
-		end = 0;
-		n = sscanf(rest, "T%2u:%2u:%2u%n", &hour, &min, &s, &end);
-		n = rest[end] ? 0 : n;
-	} else if (n == 3 && r->base[end]) {
-		n = 0;
-	}
-	if (n != 3 || !mon || mon > 12 || !day || day > 31 || hour > 23 || min > 59 || s > 59)
+	} else if (rtc_parse_date(r->base, &c)) {
+		*sec = calendar_seconds(&c);
+	} else {
 		return err_set(e, EINVAL,
 			       "%s: base=%s should be utc, localtime or a date like "
 			       "2026-01-31T23:59:59",
 			       r->dev.id, r->base);
-	c = (struct calendar){ (uint16_t)year,
-			       (uint8_t)mon,
-			       (uint8_t)day,
-			       (uint8_t)hour,
-			       (uint8_t)min,
-			       (uint8_t)s,
-			       0 };
-	*sec = calendar_seconds(&c);
+	}
 	return 0;
 }
 

@@ -109,11 +109,11 @@ static unsigned serial_trigger(const struct serial_state *s)
 /* Four characters' time in ns: the receiver's patience below the trigger level [16550 8.6.5]. */
 static uint64_t serial_timeout_ns(const struct serial_state *s)
 {
-	unsigned half_bits = 2 * (1 + 5 + (s->lcr & 3)) + (s->lcr & LCR_PARITY ? 2 : 0);
+	uint64_t half_bits = 2u * (1u + 5u + (s->lcr & 3u)) + (s->lcr & LCR_PARITY ? 2 : 0);
 	uint64_t divisor = s->divisor ? s->divisor : 1;
 
 	half_bits += !(s->lcr & LCR_STOP2) ? 2 : (s->lcr & 3) ? 4 : 3;
-	return 4 * half_bits * divisor * NS_PER_SEC / (2 * 115200);
+	return 4 * half_bits * divisor * NS_PER_SEC / (2 * 115200ull);
 }
 
 /* The interrupt that IIR shows: the highest pending and enabled one. */
