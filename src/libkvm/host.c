@@ -99,19 +99,17 @@ static void host_written(union lk_handle vm, uint64_t gpa, uint64_t size)
 /* First run in this thread: block the kick's signal outside KVM_RUN, open it inside. */
 static int host_adopt(struct libkvm_vcpu *c)
 {
-	struct {
-		struct kvm_signal_mask m;
-		uint8_t set[8];
-	} k;
+	uint64_t room[2] = { 0 }; /* the mask's length and 8 bytes of mask */
+	struct kvm_signal_mask *m = (struct kvm_signal_mask *)room;
 	sigset_t set, old;
 
 	sigemptyset(&set);
 	sigaddset(&set, host_signal());
 	pthread_sigmask(SIG_BLOCK, &set, &old);
 	sigdelset(&old, host_signal());
-	k.m.len = sizeof(k.set);
-	memcpy(k.m.sigset, &old, sizeof(k.set));
-	return host_ioctl(c->h, KVM_SET_SIGNAL_MASK, &k, NULL);
+	m->len = 8;
+	memcpy(m->sigset, &old, 8);
+	return host_ioctl(c->h, KVM_SET_SIGNAL_MASK, m, NULL);
 }
 
 static int host_run(struct libkvm_vcpu *c)

@@ -75,17 +75,19 @@ int libkvm_set_sregs(struct libkvm_vcpu *c, const struct kvm_sregs *s)
 /* KVM_GET_MSRS and KVM_SET_MSRS say how many went well: 1 of 1, or the index is refused. */
 static int vcpu_msr(struct libkvm_vcpu *c, unsigned long request, uint32_t index, uint64_t *value)
 {
-	struct {
-		struct kvm_msrs m;
-		struct kvm_msr_entry e;
-	} x = { .m = { .nmsrs = 1 }, .e = { .index = index, .data = *value } };
-	int r = libkvm_vcpu_ioctl(c, request, &x);
+	uint64_t room[(sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)) / 8] = { 0 };
+	struct kvm_msrs *m = (struct kvm_msrs *)room;
+	int r;
 
+	m->nmsrs = 1;
+	m->entries[0].index = index;
+	m->entries[0].data = *value;
+	r = libkvm_vcpu_ioctl(c, request, m);
 	if (r < 0)
 		return r;
 	if (r != 1)
 		return -EINVAL;
-	*value = x.e.data;
+	*value = m->entries[0].data;
 	return 0;
 }
 

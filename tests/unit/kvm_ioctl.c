@@ -7,18 +7,22 @@
 
 #include "unit/kvmtest.h"
 
+/* A structure with a flexible array of so many bytes. */
+static void *kt_table(size_t head, size_t array)
+{
+	void *p = calloc(1, head + array);
+
+	assert_non_null(p);
+	return p;
+}
+
 static void test_system(void **state)
 {
 	struct kvm_file *f;
-	struct {
-		struct kvm_cpuid2 c;
-		struct kvm_cpuid_entry2 e[256];
-	} c = { .c.nent = 1 };
-	struct {
-		struct kvm_msr_list l;
-		uint32_t i[512];
-	} l = { .l.nmsrs = 0 };
+	struct kvm_cpuid2 *c = kt_table(sizeof(*c), 256 * sizeof(c->entries[0]));
+	struct kvm_msr_list *l = kt_table(sizeof(*l), 512 * 4);
 
+	c->nent = 1;
 	assert_int_equal(kvm_open(NULL, &f, NULL), 0);
 #define SYS(req, arg) kvm_file_ioctl(f, req, (uintptr_t)(arg), NULL)
 	assert_int_equal(SYS(KVM_GET_API_VERSION, 0), 12);
@@ -33,41 +37,41 @@ static void test_system(void **state)
 	assert_int_equal(SYS(KVM_CHECK_EXTENSION, KVM_CAP_X86_SMM), 0);
 	assert_int_equal(SYS(KVM_CHECK_EXTENSION, KVM_CAP_NESTED_STATE), 0);
 	assert_int_equal(SYS(KVM_CHECK_EXTENSION, 100000), 0);
-	assert_int_equal(SYS(KVM_GET_SUPPORTED_CPUID, &c), -E2BIG);
+	assert_int_equal(SYS(KVM_GET_SUPPORTED_CPUID, c), -E2BIG);
 	assert_int_equal(SYS(KVM_GET_SUPPORTED_CPUID, 0), -EFAULT);
-	c.c.nent = 256;
-	assert_int_equal(SYS(KVM_GET_SUPPORTED_CPUID, &c), 0);
-	assert_in_range(c.c.nent, 20, 255);
-	assert_int_equal(SYS(KVM_GET_MSR_INDEX_LIST, &l), -E2BIG);
-	assert_in_range(l.l.nmsrs, 20, 512);
-	assert_int_equal(SYS(KVM_GET_MSR_INDEX_LIST, &l), 0);
+	c->nent = 256;
+	assert_int_equal(SYS(KVM_GET_SUPPORTED_CPUID, c), 0);
+	assert_in_range(c->nent, 20, 255);
+	assert_int_equal(SYS(KVM_GET_MSR_INDEX_LIST, l), -E2BIG);
+	assert_in_range(l->nmsrs, 20, 512);
+	assert_int_equal(SYS(KVM_GET_MSR_INDEX_LIST, l), 0);
 #undef SYS
 	kvm_file_close(f);
+	free(c);
+	free(l);
 }
 
 /* Every MSR of the list can be read and written back: that is what it is for. */
 static void test_msr_list(void **state)
 {
-	struct {
-		struct kvm_msr_list l;
-		uint32_t i[512];
-	} l = { .l.nmsrs = 512 };
+	struct kvm_msr_list *l = kt_table(sizeof(*l), 512 * 4);
+	struct kvm_msrs *m = kt_table(sizeof(*m), sizeof(m->entries[0]));
 	struct kt t;
 
 	kt_open(&t, KT_IRQCHIP, NULL, 0);
-	assert_int_equal(kvm_file_ioctl(t.sys, KVM_GET_MSR_INDEX_LIST, (uintptr_t)&l, NULL), 0);
-	for (unsigned i = 0; i < l.l.nmsrs; i++) {
-		struct {
-			struct kvm_msrs m;
-			struct kvm_msr_entry e;
-		} m = { .m.nmsrs = 1, .e.index = l.l.indices[i] };
-
-		if (kt_cpu(&t, KVM_GET_MSRS, &m) != 1)
-			fail_msg("MSR %x cannot be read", m.e.index);
-		if (kt_cpu(&t, KVM_SET_MSRS, &m) != 1)
-			fail_msg("MSR %x cannot be written back %llx", m.e.index, m.e.data);
+	l->nmsrs = 512;
+	assert_int_equal(kvm_file_ioctl(t.sys, KVM_GET_MSR_INDEX_LIST, (uintptr_t)l, NULL), 0);
+	for (unsigned i = 0; i < l->nmsrs; i++) {
+		m->nmsrs = 1;
+		m->entries[0].index = l->indices[i];
+		if (kt_cpu(&t, KVM_GET_MSRS, m) != 1)
+			fail_msg("MSR %x cannot be read", l->indices[i]);
+		if (kt_cpu(&t, KVM_SET_MSRS, m) != 1)
+			fail_msg("MSR %x cannot be written back", l->indices[i]);
 	}
 	kt_close(&t);
+	free(l);
+	free(m);
 }
 
 static void test_memory(void **state)
@@ -318,34 +322,38 @@ static void test_events(void **state)
 
 static void test_cpuid(void **state)
 {
-	struct {
-		struct kvm_cpuid2 c;
-		struct kvm_cpuid_entry2 e[256];
-	} c = { .c.nent = 256 }, d = { .c.nent = 1 };
+	struct kvm_cpuid2 *c = kt_table(sizeof(*c), 257 * sizeof(c->entries[0]));
+	struct kvm_cpuid2 *d = kt_table(sizeof(*d), 257 * sizeof(d->entries[0]));
 	struct kt t;
 
+	c->nent = 256;
+	d->nent = 1;
 	kt_open(&t, 0, (const uint8_t *)"\xf4", 1);
-	assert_int_equal(kvm_file_ioctl(t.sys, KVM_GET_SUPPORTED_CPUID, (uintptr_t)&c, NULL), 0);
-	for (unsigned i = 0; i < c.c.nent; i++)
+	assert_int_equal(kvm_file_ioctl(t.sys, KVM_GET_SUPPORTED_CPUID, (uintptr_t)c, NULL), 0);
+	for (unsigned i = 0; i < c->nent; i++)
 		for (unsigned j = 0; j < i; j++)
-			if (c.e[i].function == c.e[j].function && c.e[i].index == c.e[j].index)
-				fail_msg("leaf %x.%x twice", c.e[i].function, c.e[i].index);
-	c.c.nent++;
-	c.e[c.c.nent - 1].function = 0x40000002;
-	assert_int_equal(kt_cpu(&t, KVM_SET_CPUID2, &c), 0);
-	assert_int_equal(kt_cpu(&t, KVM_GET_CPUID2, &d), -E2BIG);
-	d.c.nent = 256;
-	assert_int_equal(kt_cpu(&t, KVM_GET_CPUID2, &d), 0);
-	assert_int_equal(d.c.nent, c.c.nent);
-	assert_memory_equal(c.e, d.e, c.c.nent * sizeof(c.e[0]));
-	d.c.nent = 257;
-	assert_int_equal(kt_cpu(&t, KVM_SET_CPUID2, &d), -E2BIG);
+			if (c->entries[i].function == c->entries[j].function &&
+			    c->entries[i].index == c->entries[j].index)
+				fail_msg("leaf %x.%x twice", c->entries[i].function,
+					 c->entries[i].index);
+	c->nent++;
+	c->entries[c->nent - 1].function = 0x40000002;
+	assert_int_equal(kt_cpu(&t, KVM_SET_CPUID2, c), 0);
+	assert_int_equal(kt_cpu(&t, KVM_GET_CPUID2, d), -E2BIG);
+	d->nent = 256;
+	assert_int_equal(kt_cpu(&t, KVM_GET_CPUID2, d), 0);
+	assert_int_equal(d->nent, c->nent);
+	assert_memory_equal(c->entries, d->entries, c->nent * sizeof(c->entries[0]));
+	d->nent = 257;
+	assert_int_equal(kt_cpu(&t, KVM_SET_CPUID2, d), -E2BIG);
 	kt_run(&t, KVM_EXIT_HLT);
 	/* fixed once the guest has run */
-	assert_int_equal(kt_cpu(&t, KVM_SET_CPUID2, &c), 0);
-	c.e[1].eax ^= 1;
-	assert_int_equal(kt_cpu(&t, KVM_SET_CPUID2, &c), -EINVAL);
+	assert_int_equal(kt_cpu(&t, KVM_SET_CPUID2, c), 0);
+	c->entries[1].eax ^= 1;
+	assert_int_equal(kt_cpu(&t, KVM_SET_CPUID2, c), -EINVAL);
 	kt_close(&t);
+	free(c);
+	free(d);
 }
 
 int main(void)

@@ -183,10 +183,8 @@ static void test_signal(void **state)
 
 static void test_signal_mask(void **state)
 {
-	struct {
-		struct kvm_signal_mask m;
-		uint8_t set[8];
-	} k = { .m.len = 8 };
+	uint64_t room[2] = { 0 };
+	struct kvm_signal_mask *m = (struct kvm_signal_mask *)room;
 	struct timespec none = { 0 };
 	sigset_t set, old;
 	pthread_t self = pthread_self(), th;
@@ -196,8 +194,9 @@ static void test_signal_mask(void **state)
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &set, &old);
-	memcpy(k.m.sigset, &old, 8);
-	assert_int_equal(kt_cpu(&t, KVM_SET_SIGNAL_MASK, &k), 0);
+	m->len = 8;
+	memcpy(m->sigset, &old, 8);
+	assert_int_equal(kt_cpu(&t, KVM_SET_SIGNAL_MASK, m), 0);
 	handled = 0;
 	signal_stop = true; /* once: blocked, it waits */
 	pthread_create(&th, NULL, signal_later, &self);
@@ -207,8 +206,8 @@ static void test_signal_mask(void **state)
 	assert_int_equal(handled, 0);
 	assert_int_equal(sigtimedwait(&set, NULL, &none), SIGUSR1);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	k.m.len = 4;
-	assert_int_equal(kt_cpu(&t, KVM_SET_SIGNAL_MASK, &k), -EINVAL);
+	m->len = 4;
+	assert_int_equal(kt_cpu(&t, KVM_SET_SIGNAL_MASK, m), -EINVAL);
 	kt_close(&t);
 }
 

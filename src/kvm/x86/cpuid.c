@@ -88,7 +88,7 @@ static struct kvm_cpuid_entry2 cpuid_host(uint32_t leaf, uint32_t sub)
 {
 	struct kvm_cpuid_entry2 e = { .function = leaf, .index = sub };
 
-	if (leaf <= __get_cpuid_max(leaf & 0x80000000, NULL))
+	if (leaf <= (unsigned)__get_cpuid_max(leaf & 0x80000000, NULL))
 		__cpuid_count(leaf, sub, e.eax, e.ebx, e.ecx, e.edx);
 	return e;
 }
