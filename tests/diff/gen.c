@@ -171,30 +171,26 @@ static bool gen_starts(const char *s, const char *const *list)
 const char *diff_skip_reason(unsigned id)
 {
 	static const char *const selector[] = {
-		"PUSH_ES",  "PUSH_CS", "PUSH_SS", "PUSH_DS", "PUSH_FS", "PUSH_GS",
-		"POP_ES",   "POP_SS",  "POP_DS",  "POP_FS",  "POP_GS",  "MOV_EvSw",
-		"MOV_SwEw", "LES_",    "LDS_",    "LSS_",    "LFS_",    "LGS_",
-		"ARPL",     "LAR_",    "LSL_",    "VERR",    "VERW",    "JMP_Ap",
-		"JMP_Ep",   "CALL_Ap", "CALL_Ep", "RETF",    "IRET",    NULL
+		"POP_ES", "POP_SS",  "POP_DS",  "POP_FS", "POP_GS", "MOV_SwEw", "LES_", "LDS_",
+		"LSS_",   "LFS_",    "LGS_",    "LAR_",   "LSL_",   "VERR",     "VERW", "JMP_Ap",
+		"JMP_Ep", "CALL_Ap", "CALL_Ep", "RETF",   "IRET",   NULL
 	};
-	static const char *const kernel[] = { "INT",    "SYSCALL", "SYSENTER", "SLDT",  "STR",
-					      "SGDT",   "SIDT",    "SMSW",     "INS_",  "OUTS_",
-					      "IN_",    "OUT_",    "CLI",      "STI",   "MONITOR",
-					      "MWAIT",  "VMCALL",  "VMMCALL",  "RDPMC", "CPUID",
-					      "XGETBV", "RDPKRU",  "WRPKRU",   NULL };
+	static const char *const kernel[] = { "INT3",     "INT1",    "INT_",   "SYSCALL", "INTO",
+					      "SYSENTER", "SLDT",    "STR",    "SGDT",    "SIDT",
+					      "SMSW",     "MONITOR", "MWAIT",  "VMCALL",  "VMMCALL",
+					      "RDPMC",    "CPUID",   "XGETBV", "RDPKRU",  "WRPKRU",
+					      NULL };
 	static const char *const varies[] = { "RDTSC",    "RDPID",    "RDRAND",
 					      "RDSEED",   "RDFSBASE", "RDGSBASE",
 					      "WRFSBASE", "WRGSBASE", NULL };
 	const struct insn_info *row = &insn_info[id];
 
-	if (row->attr & A_PRIV)
-		return "privileged";
-	/* INTO and INC_* begin like INT and IN_, but are others. */
-	if (!strncmp(row->name, "INC", 3) || !strncmp(row->name, "INSERT", 6) ||
-	    !strncmp(row->name, "STOS", 4))
-		return NULL;
 	if (gen_starts(row->name, selector))
-		return "selectors of a process and of the guest differ: guest tests";
+		return "wants the descriptors of the kernel below: guest tests";
+	if (row->feature == FEAT_XSAVES)
+		return "the guest is not offered it";
+	if (!strncmp(row->name, "STOS", 4))
+		return NULL;
 	if (gen_starts(row->name, kernel))
 		return "depends on the kernel or hypervisor below: guest tests";
 	if (gen_starts(row->name, varies))
@@ -569,6 +565,8 @@ bool diff_generate(struct diff_rng *g, unsigned id, unsigned n, bool mode32, str
 	c->in.r[REG_RBP] = gen_target(g, 0);
 	c->in.r[REG_RSI] = gen_target(g, 0);
 	c->in.r[REG_RDI] = gen_target(g, 0);
+	if (id == I_CALL_Ev) /* stack or target first: the model's */
+		c->in.r[REG_RSP] = DIFF_DATA + 2048;
 	if (!strncmp(row->name + (row->name[0] == 'V'), "MASKMOV", 7) && !(i.flags & IF_MEM))
 		/* Whether bytes that are masked off fault is the model's. */
 		c->in.r[REG_RDI] =
@@ -585,6 +583,8 @@ bool diff_generate(struct diff_rng *g, unsigned id, unsigned n, bool mode32, str
 	if (target - DIFF_DATA - c->patch_at > DIFF_PATCH - 16)
 		c->patch_at = DIFF_PATCH,
 		target = gen_percent(g, 50) ? target : DIFF_DATA + c->patch_at + DIFF_PATCH / 2;
+	if (id == I_CALL_Ev && (i.base == REG_RSP || i.index == REG_RSP))
+		return false;
 	if (i.flags & IF_MEM) {
 		if (!gen_fix_address(g, &i, &code, c, target))
 			return false;
@@ -603,7 +603,7 @@ bool diff_generate(struct diff_rng *g, unsigned id, unsigned n, bool mode32, str
 		gen_xsave_area(g, c, target);
 	}
 	/* A branch to itself never ends; one into itself runs who knows what. */
-	if (row->attr & A_BRANCH && i.imm + i.len + 16 < 32)
+	if ((row->operand[0] == Jb || row->operand[0] == Jz) && i.imm + i.len + 16 < 32)
 		return false;
 	if (mode32)
 		for (unsigned k = 0; k < 16; k++)

@@ -93,13 +93,15 @@ static void interp_segments(struct kvm_sregs *s)
 				 .g = 1 };
 
 	s->ds = s->es = s->fs = s->gs = s->ss = d;
+	s->fs.selector = s->gs.selector = 0;
 	s->gs.base = DIFF_DATA;
 	s->cs = d;
 	s->cs.selector = 0x33;
 	s->cs.type = 11;
 	s->cs.db = 0;
 	s->cs.l = 1;
-	s->tr = (struct kvm_segment){ .limit = 0x67, .selector = 0x40, .type = 11, .present = 1 };
+	/* Too short for a permission bitmap: all ports are forbidden. */
+	s->tr = (struct kvm_segment){ .limit = 0x60, .selector = 0x40, .type = 11, .present = 1 };
 	s->ldt = (struct kvm_segment){ .unusable = 1 };
 }
 
@@ -148,6 +150,7 @@ static void interp_mode(struct vcpu *v, bool mode32)
 		return;
 	cs->ar &= ~(uint32_t)(SEG_AR_L | SEG_AR_DB);
 	cs->ar |= mode32 ? SEG_AR_DB : SEG_AR_L;
+	cs->sel = mode32 ? 0x23 : 0x33;
 	vcpu_update_mode(v);
 }
 

@@ -81,21 +81,12 @@ EXEC(VERW_Ew)
 
 EXEC(ARPL_EwGw)
 {
-	uint16_t src = (uint16_t)v->r[i->reg], dst;
-	gva_t la = 0;
+	uint16_t src = (uint16_t)v->r[i->reg];
+	uint16_t dst = (uint16_t)rm_get(v, i, 2); /* written only if it has to change */
 
-	if (i->flags & IF_MEM) {
-		la = insn_la(v, i, 2, ACC_WRITE);
-		dst = (uint16_t)mmu_ld_rmw(v, la, 2);
-	} else {
-		dst = (uint16_t)v->r[i->rm];
-	}
 	if ((dst & 3) < (src & 3)) {
 		dst = (uint16_t)((dst & ~3) | (src & 3));
-		if (i->flags & IF_MEM)
-			mmu_st16(v, la, dst);
-		else
-			reg_set(v, i->rm, 2, dst);
+		rm_set(v, i, 2, dst);
 		segtest_zf(v, true);
 	} else {
 		segtest_zf(v, false);

@@ -55,6 +55,8 @@ EXEC(STI)
 /* Around every access of a kernel to its user's memory: no more work than there is. */
 static void system_set_ac(struct vcpu *v, uint32_t ac)
 {
+	if (v->cpl)
+		throw_ud(v);
 	v->rflags = (v->rflags & ~(uint32_t)RF_AC) | ac;
 	vcpu_set_cpl(v, v->cpl);
 }
