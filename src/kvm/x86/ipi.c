@@ -26,20 +26,9 @@ void kvm_inject_nmi(struct vcpu *v)
 	kvm_make_request(v, REQ_EVENT);
 }
 
-void kvm_apic_error(struct lapic *a, unsigned esr)
+/* Make a vector pending; it is 16 or more. */
+static int apic_raise(struct lapic *a, uint8_t vector, bool level)
 {
-	/* A second one before the guest has read ESR does not interrupt again; nor may LVTERR
-	 * itself. */
-	if (!(atomic_fetch_or(&a->esr_pending, esr) & esr))
-		kvm_apic_local(a, LAPIC_LVTERR);
-}
-
-static int apic_accept_fixed(struct lapic *a, uint8_t vector, bool level)
-{
-	if (vector < 16) {
-		kvm_apic_error(a, ESR_RECV_ILLEGAL);
-		return 0;
-	}
 	if (!(lapic_reg(a, LAPIC_SVR) & SVR_ENABLE))
 		return 0;
 	if (level)
@@ -51,6 +40,28 @@ static int apic_accept_fixed(struct lapic *a, uint8_t vector, bool level)
 	atomic_store(&a->irr_pending, true);
 	kvm_make_request(a->v, REQ_EVENT);
 	return 1;
+}
+
+void kvm_apic_error(struct lapic *a, unsigned esr)
+{
+	uint32_t lvt = lapic_reg(a, LAPIC_LVTERR);
+
+	/* A second one before the guest has read ESR does not interrupt again. */
+	if ((atomic_fetch_or(&a->esr_pending, esr) & esr) || (lvt & LVT_MASKED))
+		return;
+	if ((lvt & 0xff) < 16)
+		atomic_fetch_or(&a->esr_pending, ESR_RECV_ILLEGAL);
+	else
+		apic_raise(a, lvt & 0xff, false);
+}
+
+static int apic_accept_fixed(struct lapic *a, uint8_t vector, bool level)
+{
+	if (vector < 16) {
+		kvm_apic_error(a, ESR_RECV_ILLEGAL);
+		return 0;
+	}
+	return apic_raise(a, vector, level);
 }
 
 int kvm_apic_accept(struct lapic *a, unsigned mode, uint8_t vector, bool level, bool assert)
@@ -82,7 +93,7 @@ void kvm_apic_local(struct lapic *a, unsigned n)
 
 	if (atomic_load(&a->mode) == LAPIC_OFF || (lvt & LVT_MASKED))
 		return;
-	if (n == LAPIC_LVTT || n == LAPIC_LVTERR)
+	if (n == LAPIC_LVTT)
 		apic_accept_fixed(a, lvt & 0xff, false);
 	else
 		kvm_apic_accept(a, LVT_MODE(lvt), lvt & 0xff, false, true);

@@ -12,7 +12,7 @@
 #include <fcntl.h>
 #include <linux/kvm_para.h>
 #include <stddef.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -134,9 +134,8 @@ static void pvclock_write_wall(struct vcpu *v, struct kvm_guest_clock *c)
 /* ns that this thread has waited for a processor, from the scheduler; 0 when it does not tell. */
 static uint64_t pvclock_run_delay(void)
 {
-	unsigned long long ran, waited = 0;
 	int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
-	char buf[96];
+	char buf[96], *waited;
 	ssize_t n;
 
 	if (fd < 0)
@@ -146,7 +145,8 @@ static uint64_t pvclock_run_delay(void)
 	if (n <= 0)
 		return 0;
 	buf[n] = 0;
-	return sscanf(buf, "%llu %llu", &ran, &waited) == 2 ? waited : 0;
+	waited = strchr(buf, ' '); /* the first number is the time it ran */
+	return waited ? strtoull(waited, NULL, 10) : 0;
 }
 
 static void pvclock_write_steal(struct vcpu *v)
@@ -253,37 +253,37 @@ int kvm_clock_ctrl(struct vcpu *v)
 /* ---- KVM_GET_CLOCK, KVM_SET_CLOCK -------------------------------------------------------------
  */
 
-void kvm_clock_get(struct kvm_vm *vm, struct kvm_clock_data *out)
+void kvm_clock_get(struct kvm_vm *vm, struct kvm_clock_data *c)
 {
 	struct kvm_arch_vm *arch = kvm_chips(vm);
 
-	memset(out, 0, sizeof(*out));
+	memset(c, 0, sizeof(*c));
 	if (!arch)
 		return;
 	pthread_mutex_lock(&arch->clock.lock);
-	out->host_tsc = kvm_host_tsc();
-	out->realtime = pvclock_realtime();
-	out->clock = pvclock_at(&arch->clock, out->host_tsc);
+	c->host_tsc = kvm_host_tsc();
+	c->realtime = pvclock_realtime();
+	c->clock = pvclock_at(&arch->clock, c->host_tsc);
 	pthread_mutex_unlock(&arch->clock.lock);
-	out->flags = KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC;
+	c->flags = KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC;
 }
 
-int kvm_clock_set(struct kvm_vm *vm, const struct kvm_clock_data *in)
+int kvm_clock_set(struct kvm_vm *vm, const struct kvm_clock_data *c)
 {
 	struct kvm_arch_vm *arch = kvm_chips(vm);
-	uint64_t clock = in->clock, real;
+	uint64_t clock = c->clock, real;
 	unsigned n;
 
 	if (!arch)
 		return -ENOMEM;
 	/* What KVM_GET_CLOCK gives can be handed back; only the real time counts. */
-	if (in->flags & ~(uint32_t)(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC))
+	if (c->flags & ~(uint32_t)(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC))
 		return -EINVAL;
 	pthread_mutex_lock(&arch->clock.lock);
 	real = pvclock_realtime();
 	/* The time that has passed since it was taken, if the clock tells; never backwards. */
-	if ((in->flags & KVM_CLOCK_REALTIME) && real > in->realtime)
-		clock += real - in->realtime;
+	if ((c->flags & KVM_CLOCK_REALTIME) && real > c->realtime)
+		clock += real - c->realtime;
 	arch->clock.base_tsc = kvm_host_tsc();
 	arch->clock.base_ns = clock;
 	pthread_mutex_unlock(&arch->clock.lock);
