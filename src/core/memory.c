@@ -8,12 +8,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define GMEM_MAX_GPA (1ull << 52)
@@ -96,6 +98,19 @@ void gmem_free(struct gmem *gm)
 
 /* --- backings --- */
 
+/* Huge pages come whole: size must be a multiple of the file system's. */
+static int gmem_check_huge(int fd, uint64_t size, struct err *e)
+{
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) || fs.f_type != HUGETLBFS_MAGIC || size % (uint64_t)fs.f_bsize == 0)
+		return 0;
+	return err_set(e, EINVAL,
+		       "guest RAM of %" PRIu64 " KiB is not a multiple of the %" PRIu64
+		       " KiB huge pages",
+		       size >> 10, (uint64_t)fs.f_bsize >> 10);
+}
+
 static int gmem_open_path(const char *path, struct err *e)
 {
 	struct stat st;
@@ -133,6 +148,10 @@ static int gmem_open(const char *name, uint64_t size, const struct gmem_opts *o,
 	}
 	if (fd < 0)
 		return e ? -e->code : -EIO;
+	if (gmem_check_huge(fd, size, e)) {
+		close(fd);
+		return -EINVAL;
+	}
 	/* A file that is larger stays so: it may be a saved RAM image. */
 	if (fstat(fd, &st) ||
 	    (!(o->path && (uint64_t)st.st_size >= size) && ftruncate(fd, (off_t)size))) {

@@ -133,6 +133,10 @@ static void memory_errors(void **state)
 	assert_true(gmem_add_ram(gm, "x", 1 << 20, 4096,
 				 &(struct gmem_opts){ .path = "/nonexistent/dir/file" }, &e) < 0);
 	assert_non_null(strstr(e.msg, "/nonexistent"));
+	e.msg[0] = 0; /* huge pages: refused for the size, or because the host has none */
+	assert_true(gmem_add_ram(gm, "x", 1 << 20, 12288, &(struct gmem_opts){ .hugepages = true },
+				 &e) < 0);
+	assert_true(e.msg[0]);
 	assert_null(gmem_block_at(gm, 1));
 	gmem_free(gm);
 }

@@ -46,6 +46,9 @@ struct chardev_ops {
 	size_t (*write)(struct chardev *c, const uint8_t *buf, size_t len, bool force);
 	/* The frontend came, went, or has room again: look at can_read. NULL: no input. */
 	void (*update)(struct chardev *c);
+	/* Interrupt keys shall come as bytes: somebody above offers another way out. May be NULL.
+	 */
+	void (*take_keys)(struct chardev *c);
 	/* Wait (bounded) until output has left. NULL: nothing is queued. */
 	void (*flush)(struct chardev *c);
 	void (*free)(struct chardev *c);
@@ -112,7 +115,10 @@ struct chardev *chardev_null_new(struct loop *l, const char *id);
 struct chardev *chardev_fd_new(struct loop *l, const char *id, int in_fd, int out_fd,
 			       struct err *e);
 struct chardev *chardev_file_new(struct loop *l, const char *id, const char *path, struct err *e);
-/* Standard input and output; the terminal goes raw until the chardev is freed. */
+/*
+ * Standard input and output; the terminal goes raw until the chardev is freed. Alone, Ctrl-C still
+ * raises SIGINT here; below a mux, which has C-a x, it is the guest's.
+ */
 struct chardev *chardev_stdio_new(struct loop *l, const char *id, struct term *term, struct err *e);
 
 /* For tests: input is pushed by the caller, output is kept. room: bytes it takes before it is full.

@@ -71,6 +71,14 @@ static void fd_readable(void *opaque, unsigned ready)
 	}
 }
 
+static void fd_take_keys(struct chardev *c)
+{
+	struct fd_chardev *f = container_of(c, struct fd_chardev, c);
+
+	if (f->term)
+		(void)!term_raw(f->term, false, false, NULL); /* worked when we were made */
+}
+
 static void fd_free(struct chardev *c)
 {
 	struct fd_chardev *f = container_of(c, struct fd_chardev, c);
@@ -89,6 +97,7 @@ static const struct chardev_ops fd_ops = {
 	.name = "fd",
 	.write = fd_write,
 	.update = fd_update,
+	.take_keys = fd_take_keys,
 	.flush = fd_flush,
 	.free = fd_free,
 };
@@ -140,7 +149,7 @@ struct chardev *chardev_stdio_new(struct loop *l, const char *id, struct term *t
 
 	if (!c || !term)
 		return c;
-	if (term_raw(term, false, false, e)) {
+	if (term_raw(term, true, false, e)) {
 		chardev_free(c);
 		return NULL;
 	}

@@ -171,6 +171,8 @@ struct chardev *chardev_mux_new(struct loop *l, const char *id, struct chardev *
 		return NULL;
 	}
 	m->below = below;
+	if (below->ops->take_keys)
+		below->ops->take_keys(below);
 	m->keys = *keys;
 	chardev_init(&m->c, &mux_ops, l, id);
 	return &m->c;

@@ -198,6 +198,10 @@ static uint64_t rtc_alarm_distance(const struct rtc_state *s, uint64_t sec)
 	unsigned h = rtc_decode_hour(s, ah), m = rtc_decode(s, am), c = rtc_decode(s, as);
 	unsigned now = (unsigned)(sec % 86400), t = now + 1;
 
+	/* also bounds the search: a guest may ask for second 75 */
+	if ((ah < RTC_ANY && h > 23) || (am < RTC_ANY && m > 59) || (as < RTC_ANY && c > 59))
+		return 0;
+
 	while (t <= now + 86400) {
 		unsigned day = t % 86400;
 

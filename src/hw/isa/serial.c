@@ -277,9 +277,16 @@ static void serial_tx_put(struct serial *p, uint8_t byte)
 	s->thre_pending = false;
 	if (s->tx_n >= serial_depth(s)) {
 		guest_error(&p->dev, "thr_overwritten", byte);
-		if (s->fcr & FCR_ENABLE)
+		if (s->mcr & MCR_LOOP)
 			return;
-		s->tx_n = 0;
+		/*
+		 * The guest has given up waiting for a terminal that stands still (Linux's console
+		 * does after 10 ms). Hardware would lose this; the chardev has a larger queue for
+		 * it.
+		 */
+		chardev_write_all(p->chardev, &s->tx[s->tx_head], 1);
+		s->tx_head = (s->tx_head + 1) % SERIAL_FIFO;
+		s->tx_n--;
 	}
 	s->tx[(s->tx_head + s->tx_n++) % SERIAL_FIFO] = byte;
 	serial_tx_run(p);
