@@ -89,6 +89,20 @@ pm:
 	movzbl %al, %eax
 	outl %eax, $0x10
 
+	FAULT(pushl $2; pushl $0x10; pushl $0; iretl)	/* returns to no code, */
+	FAULT(pushl $0x20; pushl $0; pushl $2; pushl $0x1b; pushl $0; iretl) /* bad SS, */
+	FAULT(pushl $0; pushl $0; lretl)		/* null CS */
+	movl $0x7000, %esp
+
+	lcall $0x60, $0					/* a 16-bit task and back */
+	REPORT(0x16)
+	movl $A(1f), A(resume)				/* a task whose SS is null: #TS is the */
+	ljmpl $0x58, $0					/* new task's, see ts_handler */
+1:	movl $0x28, %eax
+	ltr %ax
+	movl $0x10, %eax
+	movl %eax, %es
+
 	/* ring 3 */
 	pushl $0x23
 	pushl $0x6800
@@ -106,6 +120,7 @@ ring3:
 	FAULT(int $0x30)				/* gate of DPL 0 */
 	FAULT(movl %cr0, %eax)
 	int $0x80
+	lcall $0x6b, $A(conforming)
 	pushl $0x1111
 	pushl $0x2222
 	lcall $0x33, $0					/* call gate, two parameters */
@@ -125,6 +140,35 @@ gate_target:
 	movl 20(%esp), %eax				/* outer SS */
 	outl %eax, $0x10
 	lretl $8
+
+conforming:
+	movl %cs, %eax
+	outl %eax, $0x10
+	lretl
+
+task16:
+	outl %eax, $0x10
+	movzwl A(tss16), %eax				/* link */
+	outl %eax, $0x10
+	movl %esp, %eax
+	outl %eax, $0x10
+	iretl
+
+ts_handler:
+	movl (%esp), %eax
+	orl $0xa0000, %eax
+	outl %eax, $0x10
+	movl 4(%esp), %eax				/* EIP of the new task */
+	outl %eax, $0x10
+	movl 8(%esp), %eax
+	outl %eax, $0x10
+	xorl %eax, %eax
+	str %ax
+	outl %eax, $0x10
+	movl $0x10, %eax
+	movl %eax, %ds
+	movl $0x7000, %esp
+	jmp *A(resume)
 
 task2:
 	movl $0x10, %eax
@@ -200,7 +244,6 @@ fault\vec:
 	stub 0, 0
 	stub 6, 0
 	stub 8, 1
-	stub 10, 1
 	stub 11, 1
 	stub 12, 1
 	stub 13, 1
@@ -236,7 +279,7 @@ idt:
 	gate 0, 0, guest
 	gate 0x8e, 8, fault8
 	gate 0, 0, guest
-	gate 0x8e, 8, fault10
+	gate 0x8e, 8, ts_handler
 	gate 0x8e, 8, fault11
 	gate 0x8e, 8, fault12
 	gate 0x8e, 8, fault13
@@ -261,6 +304,9 @@ gdt:
 	.quad 0x00cf12000000ffff	/* 40 data, not present */
 	.quad 0x0040920000000fff	/* 48 data, 4 KiB */
 	.word 103, A(tss2), 0xe900, 0	/* 50 TSS, ring 3 may call */
+	.word 103, A(tss3), 0x8900, 0	/* 58 TSS of a task with a null SS */
+	.word 43, A(tss16), 0x8100, 0	/* 60 TSS of 16 bits */
+	.quad 0x00cf9e000000ffff	/* 68 conforming code */
 gdt_end:
 gdtr:
 	.word gdt_end - gdt - 1
@@ -284,6 +330,16 @@ tss2:
 	.long A(task2), 2, 0, 0, 0, 0, 0x5000, 0, 0, 0
 	.long 0x10, 8, 0x10, 0x10, 0, 0, 0
 	.word 0, 104
+tss3:
+	.long 0, 0x4800, 0x10
+	.fill 32 - 12, 1, 0
+	.long 0x1234, 2, 0, 0, 0, 0, 0x4400, 0, 0, 0
+	.long 0, 0x1b, 0, 0, 0, 0, 0
+	.word 0, 104
+tss16:
+	.fill 14, 1, 0
+	.word A(task16), 2, 0x1234, 0, 0, 0, 0x4c00, 0, 0, 0
+	.word 0x10, 8, 0x10, 0x10, 0
 guest_protected_end:
 
 /* ---- Long mode ---- */

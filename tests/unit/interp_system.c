@@ -118,7 +118,7 @@ static void machine_expect(const struct machine *m, const uint32_t *want, unsign
 }
 
 #define FAULT(vec, error) ((vec) << 16 | (error))
-enum { DE = 0, UD = 6, NP = 11, SS = 12, GP = 13, PF = 14 };
+enum { DE = 0, UD = 6, TS = 10, NP = 11, SS = 12, GP = 13, PF = 14 };
 
 static void test_protected(void **state)
 {
@@ -149,6 +149,18 @@ static void test_protected(void **state)
 		0xcffa00,
 		0xfff,
 		0x93,
+		FAULT(GP, 0x10),
+		FAULT(GP, 0x20),
+		FAULT(GP, 0),
+		/* tasks: 16 bits, null SS */
+		0xffff1234,
+		0x28,
+		0xffff4c00,
+		0x16,
+		FAULT(TS, 0),
+		0x1234,
+		0x1b,
+		0x58,
 		/* ring 3 */
 		0,
 		FAULT(GP, 0),
@@ -157,6 +169,8 @@ static void test_protected(void **state)
 		FAULT(GP, 0),
 		0x10,
 		0x1b,
+		/* conforming code */
+		0x6b,
 		/* call gate, task */
 		8,
 		0x2222,
