@@ -2,14 +2,16 @@
  * The 8254 interval timer and the part of port 61h that belongs to it.
  *
  * Modelled:     three channels, six modes, binary and BCD, LSB/MSB access, counter latch,
- * read-back, GATE2, OUT0 on GSI 0 with reinjection: ticks that the guest was too slow for are kept
- * and delivered one after the other as it ends them. Not modelled: a count written in the middle of
- * a period of modes 2 and 3 starts at once, not after the period, as in the kernel; GATE0 and GATE1
- * are tied high, so modes 1 and 5 never start there; periods below KVM_MIN_TIMER_PERIOD make no
- * more than that many ticks. References:   [8254 "Mode Definitions", "Read-Back Command"],
- * [KVM-API 4.71, 4.72]. Threads:      pit->lock over the channels: vCPU threads, ioctls, timer
- * thread. Ticks are injected without it: kvm_set_irq takes vm->irq_lock. Time: CLOCK_MONOTONIC; a
- * channel is a start time and a count, nothing runs but OUT0's timer.
+ *               read-back, GATE2, OUT0 on GSI 0 with reinjection: ticks that the guest was too
+ *               slow for are kept and delivered one after the other as it ends them.
+ * Not modelled: a count written in the middle of a period of modes 2 and 3 starts at once, not
+ *               after the period, as in the kernel; GATE0 and GATE1 are tied high, so modes 1
+ *               and 5 never start there; periods below KVM_MIN_TIMER_PERIOD tick at that rate.
+ * References:   [8254 "Mode Definitions", "Read-Back Command"], [KVM-API 4.71, 4.72].
+ * Threads:      pit->lock over the channels: vCPU threads, ioctls, timer thread. Ticks are
+ *               injected without it: kvm_set_irq takes vm->irq_lock.
+ * Time:         CLOCK_MONOTONIC; a channel is a start time and a count, nothing runs but OUT0's
+ *               timer.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -4,10 +4,11 @@
  * Modelled:     ICW1-ICW4, OCW1-OCW3, fully nested, special fully nested and special mask mode,
  *               rotation in all its forms, AEOI, poll, spurious IRQ7 and IRQ15, level and edge
  *               inputs by ELCR.
- * Not modelled: single mode (SNGL) and LTIM of ICW1, MCS-80 mode: a PC has no use for them, and the
- *               kernel's chip ignores them as well. An edge stays latched when its line falls
- * before the acknowledge, as in the kernel. References:   [8259A], [ICH9 13.4]. Threads:
- * vm->irq_lock over the state; the output flag is read without it.
+ * Not modelled: single mode (SNGL) and LTIM of ICW1, MCS-80 mode: a PC has no use for them, and
+ *               the kernel's chip ignores them as well. An edge stays latched when its line
+ *               falls before the acknowledge, as in the kernel.
+ * References:   [8259A], [ICH9 13.4].
+ * Threads:      vm->irq_lock over the state; the output flag is read without it.
  */
 #include <errno.h>
 #include <string.h>

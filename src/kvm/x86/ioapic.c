@@ -2,11 +2,13 @@
  * The I/O APIC: 24 pins whose changes become messages to the local APICs.
  *
  * Modelled:     redirection table, remote IRR, level and edge, all delivery modes that a LAPIC
- * takes, the end of interrupt that LAPICs broadcast. Not modelled: pin polarity (lines come as
- * asserted or not, as in the kernel), delivery status (a message is delivered at once), the EOI
- * register of version 20h chips, ExtINT from the 8259A through a pin (its INT output is wired to
- * LINT0 only). References:   [IOAPIC 3.1, 3.2]. Version 11h with 24 pins, as the kernel's. Threads:
- * vm->irq_lock over the state; handled[] is read without it.
+ *               takes, the end of interrupt that LAPICs broadcast.
+ * Not modelled: pin polarity (lines come as asserted or not, as in the kernel), delivery status
+ *               (a message is delivered at once), the EOI register of version 20h chips, ExtINT
+ *               from the 8259A through a pin (its INT output is wired to LINT0 only), the
+ *               kernel's record of which CPUs still have an RTC tick to end.
+ * References:   [IOAPIC 3.1, 3.2]. Version 11h with 24 pins, as the kernel's.
+ * Threads:      vm->irq_lock over the state; handled[] is read without it.
  */
 #include <errno.h>
 #include <string.h>

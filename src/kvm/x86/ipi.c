@@ -1,12 +1,14 @@
 /*
  * Messages between local APICs: who is meant, and what happens where they arrive.
  *
- * Modelled:     physical and logical destinations (flat, cluster, x2APIC), broadcast, shorthands;
- *               fixed, lowest priority, NMI, INIT (assert; deassert is ignored), start-up.
- * Not modelled: SMI and remote read are dropped; ExtINT messages too, the PIC's output is looked at
- *               through LINT0 (kvm_apic_takes_extint). Fixed IPIs are edges whatever ICR bit 15
- * says, as since the Pentium 4. References:   [SDM3 10.6, 10.7, 10.11, 10.12.9, 10.12.10]. Threads:
- * any. IRR and TMR are atomic bit sets; see struct lapic.
+ * Modelled:     physical and logical destinations (flat, cluster, x2APIC), broadcast,
+ *               shorthands; fixed, lowest priority, NMI, INIT (assert; deassert is ignored),
+ *               start-up.
+ * Not modelled: SMI and remote read are dropped; ExtINT messages too, the PIC's output is
+ *               looked at through LINT0 (kvm_apic_takes_extint). Fixed IPIs are edges whatever
+ *               ICR bit 15 says, as since the Pentium 4.
+ * References:   [SDM3 10.6, 10.7, 10.11, 10.12.9, 10.12.10].
+ * Threads:      any. IRR and TMR are atomic bit sets; see struct lapic.
  */
 #include "kvm/x86/chips.h"
 #include "kvm/x86/irqchip.h"

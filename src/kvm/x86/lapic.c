@@ -1,12 +1,13 @@
 /*
- * The local APIC: registers, priorities, acknowledge and end of interrupt.
+ * The local APIC: registers, priorities, acknowledge and end of interrupt. Modes, reset and the
+ * state ioctls are in lapic_state.c, the timer in lapic_timer.c, messages in ipi.c.
  *
  * Modelled:     the xAPIC page and the x2APIC MSRs, software enable, TPR/PPR, EOI with its
- * broadcast to the in-kernel or to user space's IOAPIC, LVT, ESR for vectors and registers. Version
- * 14h with six LVT entries, as the kernel's. Not modelled: CMCI, focus processor, arbitration
- * priority (reads 0), remote read. References:   [SDM3 10.4, 10.5, 10.8, 10.12]. Modes and the
- * state ioctls: lapic_state.c; the timer: lapic_timer.c; messages: ipi.c. Threads:      the owner
- * of the vCPU, except kvm_cpu_has_interrupt (any).
+ *               broadcast to the in-kernel or to user space's IOAPIC, LVT, ESR for vectors and
+ *               registers. Version 14h with six LVT entries, as the kernel's.
+ * Not modelled: CMCI, focus processor, arbitration priority (reads 0), remote read.
+ * References:   [SDM3 10.4, 10.5, 10.8, 10.12].
+ * Threads:      the owner of the vCPU, except kvm_cpu_has_interrupt (any).
  */
 #include <string.h>
 

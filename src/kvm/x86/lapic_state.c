@@ -2,7 +2,7 @@
  * The local APIC's modes, reset, INIT and start-up, and KVM_GET_LAPIC and KVM_SET_LAPIC.
  *
  * Modelled:     disabled, xAPIC and x2APIC with the legal transitions, relocation of the page.
- * Not modelled: two APICs whose pages overlap guest RAM differently: the page hides RAM on each.
+ * Not modelled: a page that is moved over guest RAM: RAM stays visible there.
  * References:   [SDM3 8.4.2, 10.4.3, 10.4.7, 10.12.1, 10.12.5], [KVM-API 4.57, 4.58].
  * Threads:      the owner of the vCPU.
  */

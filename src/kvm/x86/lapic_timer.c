@@ -1,10 +1,12 @@
 /*
  * The local APIC timer: one-shot, periodic and TSC-deadline.
  *
- * Modelled:     the three modes, divide configuration, current count. The bus clock is 1 GHz, as
- * the kernel's. A periodic count that fell behind (the host was busy) gives one interrupt for all
- * periods missed, on the old phase: IRR could not hold more either. Not modelled: periods below
- * KVM_MIN_TIMER_PERIOD, which are lengthened as in the kernel. References: [SDM3 10.5.4, 10.5.4.1].
+ * Modelled:     the three modes, divide configuration, current count. The bus clock is 1 GHz,
+ *               as the kernel's. A periodic count that fell behind (the host was busy) gives
+ *               one interrupt for all periods missed, on the old phase: IRR could not hold more
+ *               either.
+ * Not modelled: periods below KVM_MIN_TIMER_PERIOD, which are lengthened as in the kernel.
+ * References:   [SDM3 10.5.4, 10.5.4.1].
  * Threads:      the owner of the vCPU and the timer thread, under timer_lock.
  */
 #include <string.h>

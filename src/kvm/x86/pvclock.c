@@ -2,11 +2,13 @@
  * Paravirtual time: kvm-clock, its wall clock, steal time, and KVM_GET_CLOCK / KVM_SET_CLOCK.
  *
  * Modelled:     one master clock for each VM: a host TSC value and the kvm-clock time it stands
- * for. All vCPUs' areas say the same line, so the clock is stable across them and is only rewritten
- * when something jumps. Not modelled: PV EOI (its MSR takes 0 only), asynchronous page faults, the
- * preempted flag of steal time. The rate is that of the calibrated TSC: it is not steered by the
- * host's NTP. References:   [KVM-MSR], [KVM-API 4.30, 4.31]. Threads:      clock->lock over the
- * master clock; areas are written by the vCPU thread.
+ *               for. All vCPUs' areas say the same line, so the clock is stable across them and
+ *               is only rewritten when something jumps.
+ * Not modelled: PV EOI (its MSR takes 0 only), asynchronous page faults, the preempted flag of
+ *               steal time. The rate is that of the calibrated TSC: it is not steered by the
+ *               host's NTP.
+ * References:   [KVM-MSR], [KVM-API 4.30, 4.31].
+ * Threads:      clock->lock over the master clock; areas are written by the vCPU thread.
  */
 #include <errno.h>
 #include <fcntl.h>
