@@ -158,7 +158,7 @@ static int microvm_build(struct machine *m, struct err *e)
 		if (cfg->rtc_base && dev_set_prop(d, "base", cfg->rtc_base, e) < 0)
 			return err_prefix(e, "-rtc");
 		if (dev_realize(d, e) < 0)
-			return cfg->rtc_base ? err_prefix(e, "-rtc") : -e->code;
+			return cfg->rtc_base ? err_prefix(e, "-rtc") : -EINVAL;
 		rtc_set_memory(d, low, cfg->ram - low);
 		m->board.rtc = true;
 	}

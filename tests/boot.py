@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""
+Boot stock kernels through ./run: processors, power-off, reboot, exit status, output as it is, and
+nothing alarming in the kernel's log.
+
+Arguments: NAME=KERNEL..., [--long]; environment as for ./run, KVASIR_BINARY required. --long boots
+each kernel ten times in a row on 1, 2 and 4 processors.
+"""
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+
+from tap import Tap
+
+top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+t = Tap()
+LIMIT = 120
+
+# Warnings that the same kernels print under QEMU, on its machines without PCI or on any.
+KNOWN = [
+    'PCI: Fatal: No config space access function found',
+    'PCI: System does not support PCI',
+    'tsc: Unable to calibrate against PIT',
+    r'APIC calibration not consistent with PM-Timer',
+    r'mtrr: your CPUs had inconsistent',
+    'Unstable clock detected, switching default tracing clock',
+    'If you want to keep using the local clock, then add:',
+    '"trace_clock=local"',
+    'on the kernel command line',
+    'clocksource: timekeeping watchdog on CPU',  # a loaded host
+    'clocksource: +\'',
+    'kvasir-status',
+]
+ALARM = re.compile(r'Oops|BUG|WARNING:|Call Trace|soft lockup|rcu.*stall|general protection|hung task')
+
+
+def run_exec(kernel, command, *options, append=''):
+    env = dict(os.environ, KVASIR_KERNEL=kernel, KVASIR_TIMEOUT=str(LIMIT))
+    p = subprocess.run([f'{top}/run', '--append', append, '--exec', command, '--', *options],
+                       env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return p.returncode, p.stdout, p.stderr.decode(errors='replace')
+
+
+def warnings(log):
+    bad = []
+    for line in log.decode(errors='replace').splitlines():
+        m = re.match(r'<(\d+)>\[ *[\d.]+\] (.*)', line)
+        if m and (int(m[1]) & 7) <= 4 and not any(re.search(k, m[2]) for k in KNOWN) \
+                or ALARM.search(line):
+            bad.append(line)
+    return bad
+
+
+def boot(name, kernel, smp, times=1):
+    command = 'nproc; grep -c ^processor /proc/cpuinfo; cat /proc/interrupts; echo ==; dmesg -r'
+    for i in range(times):
+        rc, out, err = run_exec(kernel, command, '-smp', str(smp))
+        head, _, log = out.partition(b'==\n')
+        what = f'{name}, {smp} processor(s)' + (f', boot {i + 1}' if times > 1 else '')
+        if not t.ok(rc == 0 and head.startswith(b'%d\n%d\n' % (smp, smp)), what,
+                    f'{rc} {head!r} {err}'):
+            continue
+        bad = warnings(log)
+        t.ok(not bad, f'{what}: no warnings', '\n'.join(bad))
+
+
+class Console:
+    """The interactive form, on a pseudo-terminal."""
+
+    def __init__(self, kernel, *options):
+        env = dict(os.environ, KVASIR_KERNEL=kernel, TERM='dumb')
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execve(f'{top}/run', [f'{top}/run', '--', *options], env)
+        self.data = b''
+        os.set_blocking(self.fd, False)
+
+    def expect(self, text, seconds=LIMIT):
+        end = time.time() + seconds
+        while text not in self.data:
+            if time.time() > end:
+                return False
+            try:
+                self.data += os.read(self.fd, 65536)
+            except BlockingIOError:
+                time.sleep(0.02)
+            except OSError:  # it has ended
+                return text in self.data
+        self.data = self.data.partition(text)[2]
+        return True
+
+    def send(self, text):
+        os.write(self.fd, text)
+
+    def status(self, seconds=20):
+        end = time.time() + seconds
+        while time.time() < end:
+            try:
+                while os.read(self.fd, 65536):
+                    pass
+            except (BlockingIOError, OSError):
+                pass
+            pid, st = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(st)
+            time.sleep(0.02)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        return 'still running'
+
+
+def interactive(name, kernel):
+    c = Console(kernel)
+    t.ok(c.expect(b'kvasir:') and c.expect(b'# '), f'{name}: a shell on the terminal', c.data)
+    c.send(b'echo $((6 * 7)) $(tty)\n')
+    t.ok(c.expect(b'42 /dev/ttyS0', 20), f'{name}: the shell answers', c.data)
+    c.send(b'sleep 100\n')
+    time.sleep(1)
+    c.send(b'\x03')
+    c.send(b'echo int=$?\n')
+    t.ok(c.expect(b'int=130', 20), f'{name}: Ctrl-C reaches the guest', c.data)
+    c.send(b'reboot\n')
+    t.ok(c.expect(b'processor(s)') and c.expect(b'# '), f'{name}: reboot boots again', c.data)
+    c.send(b'cut -d. -f1 /proc/uptime; poweroff\n')
+    st = c.status(30)
+    t.ok(st == 0, f'{name}: poweroff ends with status 0', st)
+
+
+def details(name, kernel):
+    rc, out, err = run_exec(kernel, 'i=0; while [ $i -lt 256 ]; do '
+                            'printf "\\\\$(printf %03o $i)"; i=$((i + 1)); done; exit 42')
+    t.ok(rc == 42, f'{name}: --exec gives the status', f'{rc} {err}')
+    t.ok(out == bytes(range(256)), f'{name}: --exec gives every byte as it is', out)
+    rc, out, err = run_exec(kernel, 'exec 3<>/dev/null; seq 1 20000 | tee /dev/stderr | tail -1')
+    t.ok(rc == 0 and len(out) > 100000 and out.endswith(b'20000\n'),
+         f'{name}: --exec gives all of a long output', f'{rc} {len(out)} {err}')
+    rc, out, err = run_exec(kernel, "free -m | sed -n 's/^Mem: *\\([0-9]*\\).*/\\1/p'", '-m', '5G')
+    mem = int(out) if out.strip().isdigit() else 0
+    t.ok(4700 < mem < 5121, f'{name}: 5 GiB of memory around the hole', f'{rc} {out} {err}')
+    rc, out, err = run_exec(kernel, 'lscpu 2>/dev/null; cat /sys/devices/system/cpu/cpu*/topology/'
+                            'core_id | tr "\\n" " "; cat /sys/devices/system/cpu/cpu*/topology/'
+                            'physical_package_id | tr "\\n" " "', '-smp', '4,sockets=2,cores=2')
+    t.ok(out.endswith(b'0 1 0 1 0 0 1 1 '), f'{name}: -smp 4,sockets=2,cores=2', f'{rc} {out} {err}')
+    rc, out, err = run_exec(kernel, 'date -u +%Y-%m-%d', '-rtc', 'base=2031-05-06T07:08:09')
+    t.ok(out == b'2031-05-06\n', f'{name}: -rtc base=', f'{rc} {out} {err}')
+    rc, out, err = run_exec(kernel, 'true', append='init=/none rdinit=/none')
+    t.ok(rc == 125 and 'panic' in err, f'{name}: a panic is reported, not a hang',
+         f'{rc} {out} {err}')
+
+
+kernels = [a.split('=', 1) for a in sys.argv[1:] if '=' in a]
+long = '--long' in sys.argv
+for n, k in kernels:
+    for cpus in (1, 2, 4):
+        boot(n, k, cpus, 10 if long else 1)
+if kernels:
+    details(*kernels[0])
+    interactive(*kernels[0])
+for n, k in kernels:
+    if n == 'generic':  # the cloud kernel cannot read MP tables
+        rc, out, err = run_exec(k, 'nproc', '-smp', '2', '-M', 'microvm,acpi=off')
+        t.ok(rc == 0 and out == b'2\n', f'{n}: MP tables, 2 processors', f'{rc} {out} {err}')
+t.end()
