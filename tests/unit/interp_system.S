@@ -199,7 +199,13 @@ int81:
 	movl $0x10, %eax
 	movl %eax, %ds
 	movl $0x7000, %esp
-	/* virtual-8086 mode */
+	/*
+	 * virtual-8086 mode with VME: of the redirection bitmap, which lies below the I/O bitmap, byte
+	 * 4 is now the CS that the task switch has saved, 1bh: 21h is not redirected, 22h is
+	 */
+	movl $1, %eax
+	movl %eax, %cr4
+	movl $0x8000000 + (v86_int - guest), 0x88
 	pushl $0
 	pushl $0
 	pushl $0x801
@@ -221,11 +227,24 @@ v86:
 	movl %ecx, (resume - guest)
 	int $0x21					/* IOPL 0 */
 v86_1:
+	sti						/* VIF */
+	int $0x22
+	movl $(v86_2 - guest), (resume - guest)
+	pushl $0
+	popfl						/* 32 bits need IOPL 3 */
+v86_2:
 	int3						/* gate of DPL 3 */
+v86_int:
+	movw %sp, %bp
+	movw 4(%bp), %ax				/* IOPL 3 and VIF as IF */
+	andl $0x3200, %eax
+	outl %eax, $0x10
+	andw $0xfdff, 4(%bp)				/* clears VIF */
+	iretw
 	.code32
 int3_handler:
-	movl 8(%esp), %eax				/* VM */
-	andl $0x20000, %eax
+	movl 8(%esp), %eax				/* VM; VIF is clear */
+	andl $0xa0000, %eax
 	outl %eax, $0x10
 	movl 24(%esp), %eax				/* DS of the program */
 	outl %eax, $0x10

@@ -184,6 +184,8 @@ static void test_protected(void **state)
 		/* virtual-8086 mode */
 		0x801,
 		FAULT(GP, 0),
+		0x3200,
+		FAULT(GP, 0),
 		0x20000,
 		0x800,
 		0,
