@@ -471,7 +471,9 @@ static void gen_special(struct diff_rng *g, const struct insn *i, unsigned n, st
 		c->in.r[REG_RCX] = gen_below(g, 3);
 	if (name[0] == 'B' && name[1] == 'T' && i->flags & IF_MEM)
 		c->in.r[i->reg] = (uint64_t)((int64_t)gen_below(g, 1024) - 512);
-	if (!strncmp(name, "CMPXCHG", 7) && (reg || patched) && gen_percent(g, 50)) {
+	if (!strncmp(name, "CMPXCHG", 7) && (reg || patched) && gen_percent(g, 50) &&
+	    (reg || (i->base != REG_RAX && i->index != REG_RAX && i->base != REG_RDX &&
+		     i->index != REG_RDX))) {
 		/* Equal operands: rAX is what memory or register has. */
 		if (reg)
 			c->in.r[REG_RAX] = c->in.r[i->rm];
@@ -483,6 +485,8 @@ static void gen_special(struct diff_rng *g, const struct insn *i, unsigned n, st
 	}
 	if (i->id == I_FXRSTOR && patched)
 		memset(c->patch + at + 26, 0, 2); /* MXCSR.MM is AMD's, and reserved bits are #GP */
+	if ((i->id == I_LDMXCSR || i->id == I_VLDMXCSR) && patched)
+		c->patch[at + 2] &= 0xfd; /* likewise */
 	if (i->id == I_POPF || !strncmp(name, "RET", 3)) {
 		/* TF would trap, AC fault in the handler; a return wants a place to go to. */
 		x = i->id == I_POPF ? diff_rand(g) & 0x204cd5 : diff_ip(n) + 32;
@@ -553,6 +557,10 @@ bool diff_generate(struct diff_rng *g, unsigned id, unsigned n, bool mode32, str
 	c->in.rip = diff_ip(n);
 	/* CF PF AF ZF SF OF at random, DF sometimes */
 	c->in.flags = 0x202 | (diff_rand(g) & 0x8d5) | (gen_percent(g, 20) ? 0x400 : 0);
+	/* AC. Which operands of more than 8 bytes it is for differs between vendors. */
+	if (gen_percent(g, 4) && id != I_BOUND_GvMa && id != I_CMPS_b && id != I_CMPS_v &&
+	    !(row->attr & (A_SSE | A_AVX | A_MMX | A_X87)))
+		c->in.flags |= 1 << 18;
 	gen_xsave(g, c->in.xsave);
 	for (unsigned k = 0; k < 16; k++)
 		c->in.r[k] = gen_int(g);

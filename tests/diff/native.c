@@ -52,6 +52,8 @@ static void native_signal(int sig, siginfo_t *si, void *ctx)
 	const greg_t *g = uc->uc_mcontext.gregs;
 	struct diff_result *o = native_out;
 
+	/* AC may be set: unaligned accesses of our own would be the next #AC. */
+	__asm__ volatile("pushfq; andl $0xfffbffff, (%%rsp); popfq" ::: "memory", "cc");
 	for (unsigned n = 0; n < 16; n++)
 		o->out.r[n] = (uint64_t)g[native_greg[n]];
 	o->out.rip = (uint64_t)g[REG_RIP];
