@@ -131,7 +131,10 @@ int libkvm_set_cpuid(struct libkvm_vcpu *c, const struct kvm_cpuid2 *table);
 
 /*
  * KVM_RUN once, in the calling thread. Returns 0 with the reason in the run area, -EINTR after a
- * kick or a signal, or another -errno.
+ * kick, -EAGAIN when a processor that waited for start-up has been started (run it again), or another
+ * -errno. On the host engine any unblocked signal gives -EINTR too, and the signal SIGRTMAX-1 is
+ * libkvm's in threads that run vCPUs. On the software engine handlers run without ending the call:
+ * a handler that wants that calls libkvm_vcpu_kick.
  */
 int libkvm_vcpu_run(struct libkvm_vcpu *c);
 
@@ -162,7 +165,7 @@ struct libkvm_callbacks {
 	enum libkvm_next (*debug)(void *opaque, struct libkvm_vcpu *c);
 	/* KVM_EXIT_INTERNAL_ERROR, FAIL_ENTRY and everything not named above; see the run area. */
 	enum libkvm_next (*other)(void *opaque, struct libkvm_vcpu *c, uint32_t exit_reason);
-	/* After a kick or a signal, and before each entry when pre is set. */
+	/* After a kick (or a signal, see libkvm_vcpu_run), and before each entry when pre is set. */
 	enum libkvm_next (*kicked)(void *opaque, struct libkvm_vcpu *c);
 	enum libkvm_next (*pre)(void *opaque, struct libkvm_vcpu *c);
 };

@@ -235,6 +235,32 @@ static void test_interrupt(void **state)
 	kt_close(&t);
 }
 
+/* Split irqchip: KVM_INTERRUPT waits for the guest's IF and for LVT0 as ExtINT. */
+static void test_split_extint(void **state)
+{
+	/* out 0x81,al; sti; 1: jmp 1b */
+	static const uint8_t code[] = { 0xe6, 0x81, 0xfb, 0xeb, 0xfe },
+			     handler[] = { 0xe6, 0x80, 0xf4 };
+	struct kvm_interrupt irq = { .irq = 0x21 };
+	struct kvm_lapic_state s;
+	struct kt t;
+
+	kt_open(&t, KT_SPLIT, code, sizeof(code));
+	memcpy(t.ram + 0x3000, handler, sizeof(handler));
+	memcpy(t.ram + 4 * 0x21, "\x00\x30\x00\x00", 4);
+	assert_int_equal(kt_cpu(&t, KVM_GET_LAPIC, &s), 0);
+	s.regs[0xf1] |= 1;
+	memcpy(s.regs + 0x350, "\x00\x07\x00\x00", 4);
+	assert_int_equal(kt_cpu(&t, KVM_SET_LAPIC, &s), 0);
+	assert_int_equal(kt_cpu(&t, KVM_INTERRUPT, &irq), 0);
+	kt_run(&t, KVM_EXIT_IO);
+	assert_int_equal(t.run->io.port, 0x81);
+	kt_run(&t, KVM_EXIT_IO);
+	assert_int_equal(t.run->io.port, 0x80);
+	assert_int_equal(kt_cpu(&t, KVM_INTERRUPT, &irq), 0);
+	kt_close(&t);
+}
+
 static void test_code_written(void **state)
 {
 	/* 1: mov al,1; out 0x80,al; jmp 1b */
@@ -355,6 +381,7 @@ int main(void)
 		cmocka_unit_test(test_readonly_slot),
 		cmocka_unit_test(test_shutdown),
 		cmocka_unit_test(test_sync_regs),
+		cmocka_unit_test(test_split_extint),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

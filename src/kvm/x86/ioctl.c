@@ -103,7 +103,7 @@ static long ioctl_set_mp_state(struct vcpu *v, const struct kvm_mp_state *s)
 
 static long ioctl_interrupt(struct vcpu *v, const struct kvm_interrupt *irq)
 {
-	int none = -1;
+	int none = 0;
 
 	if (irq->irq >= 256)
 		return -EINVAL;
@@ -117,7 +117,7 @@ static long ioctl_interrupt(struct vcpu *v, const struct kvm_interrupt *irq)
 	if (kvm_arch_has_pins(v->vm))
 		return -ENXIO;
 	/* Split: ExtINT from a PIC in user space, through the LAPIC. */
-	if (!atomic_compare_exchange_strong(&v->pending_extint, &none, (int)irq->irq))
+	if (!atomic_compare_exchange_strong(&v->pending_extint, &none, (int)irq->irq + 1))
 		return -EEXIST;
 	kvm_make_request(v, REQ_EVENT);
 	return 0;

@@ -99,9 +99,16 @@ static bool lapic_pic_waits(struct vcpu *v)
 	       (!v->lapic || kvm_apic_takes_extint(v->lapic));
 }
 
+/* KVM_INTERRUPT with a split irqchip: the PIC is user space's. */
+static bool lapic_user_waits(struct vcpu *v)
+{
+	return atomic_load(&v->pending_extint) && v->lapic && kvm_apic_takes_extint(v->lapic);
+}
+
 bool kvm_cpu_has_interrupt(struct vcpu *v)
 {
-	return (v->lapic && lapic_deliverable(v->lapic) >= 0) || lapic_pic_waits(v);
+	return (v->lapic && lapic_deliverable(v->lapic) >= 0) || lapic_pic_waits(v) ||
+	       lapic_user_waits(v);
 }
 
 int kvm_cpu_get_interrupt(struct vcpu *v)
@@ -111,6 +118,8 @@ int kvm_cpu_get_interrupt(struct vcpu *v)
 
 	if (lapic_pic_waits(v))
 		return kvm_pic_read_irq(v->vm);
+	if (lapic_user_waits(v))
+		return atomic_exchange(&v->pending_extint, 0) - 1;
 	vec = a ? lapic_deliverable(a) : -1;
 	if (vec < 0)
 		return -1;

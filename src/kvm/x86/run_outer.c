@@ -30,7 +30,7 @@ bool vcpu_ready_for_injection(struct vcpu *v)
 	if (kvm_arch_has_pins(v->vm))
 		return true;
 	return (v->rflags & RF_IF) && !v->ev.shadow && !v->ev.irq_injected && !v->ev.exc_pending &&
-	       atomic_load(&v->pending_extint) < 0;
+	       !atomic_load(&v->pending_extint);
 }
 
 /* Sleep until INIT or SIPI comes: -EAGAIN, or -EINTR when something else ends the call. */

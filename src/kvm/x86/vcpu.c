@@ -59,7 +59,6 @@ int kvm_arch_vcpu_create(struct kvm_vm *vm, uint32_t id, uint32_t index, struct 
 	v->id = id;
 	v->index = index;
 	v->sig_fd = -1;
-	atomic_store(&v->pending_extint, -1);
 	v->tsc_khz = vm->config.tsc_khz ? vm->config.tsc_khz : kvm_host_tsc_khz();
 	pthread_mutex_init(&v->lock, NULL);
 	kvm_timer_init(&v->sig_timer, vcpu_signal_tick, v);

@@ -258,7 +258,7 @@ struct vcpu {
 	struct kvm_timer sig_timer; /* sets REQ_SIGNAL every ms while KVM_RUN looks for signals */
 	atomic_bool sig_timer_armed;
 	atomic_bool running;	    /* inside KVM_RUN */
-	_Atomic int pending_extint; /* vector of KVM_INTERRUPT with a split irqchip, or -1 */
+	_Atomic int pending_extint; /* vector + 1 of KVM_INTERRUPT with a split irqchip, or 0 */
 	struct vcpu_stat {
 		uint64_t exits, mmio_exits, io_exits, halts, irq_injections, page_walks, tlb_fills,
 			blocks_decoded, code_invalidations;
