@@ -12,13 +12,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/types.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "kvm/x86/fpu.h"
 #include "kvm/x86/interp/exec.h"
 #include "kvm/x86/interp/thunk.h"
+
+/* <sys/wait.h> includes <signal.h>, whose REG_RAX is another one. */
+pid_t waitpid(pid_t pid, int *status, int options);
 
 static struct vcpu *v;
 static uint8_t mem[65536] __attribute__((aligned(4096)));
@@ -371,6 +376,80 @@ static void test_uncached(void **state)
 	assert_int_equal(n0, n1);
 }
 
+/* Threads that ask for the same encodings at once get the same thunks. */
+static void *thread_get(void *arg)
+{
+	void **out = arg;
+
+	for (unsigned imm = 0; imm < 256; imm++) {
+		uint8_t code[] = { 0x66, 0x0f, 0x70, 0xd9, (uint8_t)imm }; /* pshufd xmm3, xmm1 */
+		struct insn i;
+
+		if (insn_decode(code, 5, DECODE_64, false, &i) == DECODE_OK)
+			out[imm] = host_thunk_get(&i, DECODE_64);
+	}
+	return NULL;
+}
+
+static void test_threads(void **state)
+{
+	enum { THREADS = 4 };
+	static void *got[THREADS][256];
+	pthread_t t[THREADS];
+
+	for (unsigned n = 0; n < THREADS; n++)
+		assert_int_equal(pthread_create(&t[n], NULL, thread_get, got[n]), 0);
+	for (unsigned n = 0; n < THREADS; n++)
+		pthread_join(t[n], NULL);
+	for (unsigned n = 0; n < THREADS; n++)
+		for (unsigned imm = 0; imm < 256; imm++) {
+			assert_non_null(got[n][imm]);
+			assert_ptr_equal(got[n][imm], got[0][imm]);
+		}
+}
+
+/* Run pshufd xmm12, xmm1, imm for n immediates; false when a result is wrong. */
+static bool shuffle_all(unsigned first, unsigned n)
+{
+	bool ok = true;
+
+	set_xmm(1, 0x0000000100000000, 0x0000000300000002);
+	for (unsigned imm = first; imm < first + n; imm++) {
+		char code[] = "\x66\x44\x0f\x70\xe1\x00";
+
+		code[5] = (char)imm;
+		ok &= run(code, 6) == 0;
+		ok &= get_xmm(12, 0) == ((imm & 3) | (uint64_t)(imm >> 2 & 3) << 32);
+	}
+	return ok;
+}
+
+/* After a fork parent and child make different code at the same addresses. */
+static void test_fork(void **state)
+{
+	int to_child[2], status;
+	char c;
+	pid_t pid;
+
+	assert_true(shuffle_all(0, 8));
+	assert_int_equal(pipe(to_child), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		bool ok = shuffle_all(0, 8) && shuffle_all(64, 64);
+
+		ok &= read(to_child[0], &c, 1) == 1; /* until the parent has made its own */
+		_exit(ok && shuffle_all(64, 64) ? 0 : 1);
+	}
+	assert_true(shuffle_all(128, 64));
+	assert_int_equal(write(to_child[1], "x", 1), 1);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_true(shuffle_all(128, 64));
+	close(to_child[0]);
+	close(to_child[1]);
+}
+
 static void test_kvm_fpu(void **state)
 {
 	struct kvm_fpu f;
@@ -426,7 +505,7 @@ int main(void)
 		T(test_integer), T(test_adx),          T(test_mulx),           T(test_sse_merge),
 		T(test_avx),     T(test_mxcsr),        T(test_unmasked),       T(test_memory),
 		T(test_x87),     T(test_x87_unmasked), T(test_string_compare), T(test_uncached),
-		T(test_kvm_fpu), T(test_speed),
+		T(test_threads), T(test_fork),         T(test_kvm_fpu),        T(test_speed),
 	};
 
 	unmasked_run();
