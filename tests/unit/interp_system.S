@@ -422,7 +422,22 @@ long_mode:
 	FAULT64(int $0xff)		/* outside the IDT */
 	FAULT64(ljmpl *A(bad_l_d))	/* L and D */
 
-	/* SYSCALL MSRs: STAR 08/1b, LSTAR, mask IF */
+	FAULT64(rdfsbase %rax)		/* CR4.FSGSBASE is 0 */
+	movq %cr4, %rax
+	orl $0x10000, %eax
+	movq %rax, %cr4
+	movl $0x1234, %eax
+	wrfsbase %rax
+	FAULT64(movabsq $0x800000000000, %rax; wrfsbase %rax)
+	rdfsbase %rax
+	outl %eax, $0x10
+	FAULT64(sysenter)		/* not in long mode on AMD */
+
+	/* SYSCALL MSRs: STAR 08/1b, LSTAR, CSTAR, mask IF */
+	movl $0xc0000083, %ecx
+	movl $A(entry32), %eax
+	xorl %edx, %edx
+	wrmsr
 	movl $0xc0000081, %ecx
 	xorl %eax, %eax
 	movl $0x001b0008, %edx
@@ -461,12 +476,43 @@ user64:
 	popq %rax
 	andl $0x200, %eax
 	outl %eax, $0x10
+	lcall *A(gate_ptr)
+	movl %esp, %eax
+	outl %eax, $0x10
+	/* AMD's SYSRET does not look at RCX: the fetch faults, in ring 3 */
+	FAULT64(movl $2, %edi; syscall)
+	movl %cs, %eax
+	outl %eax, $0x10
+	ljmpl *A(compat_ptr)
+	.code32
+compat:
+	movl %cs, %eax
+	outl %eax, $0x10
+	syscall
+	movl %cs, %eax
+	outl %eax, $0x10
+	ljmpl $0x2b, $A(back64)
+	.code64
+back64:
 	movl $1, %edi
 	syscall
 
+gate64_target:
+	movl %cs, %eax
+	outl %eax, $0x10
+	movl 8(%rsp), %eax
+	outl %eax, $0x10
+	movl 24(%rsp), %eax
+	outl %eax, $0x10
+	lretq
+entry32:
+	movl %cs, %eax
+	outl %eax, $0x10
+	sysretl
 entry64:
-	testl %edi, %edi
-	jnz 1f
+	cmpl $1, %edi
+	je 1f
+	ja 2f
 	pushfq
 	popq %rax
 	andl $0x200, %eax
@@ -482,6 +528,8 @@ entry64:
 	swapgs
 	sysretq
 1:	outb %al, $0xf4
+2:	movabsq $0x800000000000, %rcx
+	sysretq
 
 int30_64:
 	movl %esp, %eax
@@ -544,6 +592,8 @@ gdt64:
 	.word 103, A(tss64), 0x8900, 0	/* 30 TSS, two slots */
 	.quad 0
 	.quad 0x00ef9a000000ffff	/* 40 L and D */
+	.word A(gate64_target), 8, 0xec00, 0 /* 48 call gate */
+	.quad 0
 gdt64_end:
 gdtr64:
 	.word gdt64_end - gdt64 - 1
@@ -551,6 +601,12 @@ gdtr64:
 idtr64:
 	.word idt64_end - idt64 - 1
 	.quad A(idt64)
+gate_ptr:
+	.long 0
+	.word 0x4b
+compat_ptr:
+	.long A(compat)
+	.word 0x1b
 bad_l_d:
 	.long 0
 	.word 0x40

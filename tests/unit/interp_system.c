@@ -45,6 +45,13 @@ static void machine_cpuid(struct machine *m)
 	assert_non_null(c);
 	c->nent = 256;
 	assert_int_equal(machine_ioctl(m->sys, KVM_GET_SUPPORTED_CPUID, c), 0);
+	for (unsigned k = 0; k < c->nent; k++)
+		if (c->entries[k].function == 0) {
+			/* the guests expect AMD's system calls, whatever the host is */
+			c->entries[k].ebx = 0x68747541;
+			c->entries[k].edx = 0x69746e65;
+			c->entries[k].ecx = 0x444d4163;
+		}
 	assert_int_equal(machine_ioctl(m->vcpu, KVM_SET_CPUID2, c), 0);
 	free(c);
 }
@@ -233,6 +240,11 @@ static void test_long(void **state)
 		FAULT(GP, 0),
 		FAULT(GP, 0xff * 8 + 2),
 		FAULT(GP, 0x40),
+		/* FSGSBASE, SYSENTER */
+		FAULT(UD, 0),
+		FAULT(GP, 0),
+		0x1234,
+		FAULT(UD, 0),
 		/* ring 3 */
 		0x2b,
 		FAULT(PF, 5),
@@ -246,6 +258,16 @@ static void test_long(void **state)
 		0x2b,
 		0x23,
 		0x200,
+		/* call gate, SYSRET to nowhere, compatibility mode */
+		8,
+		0x2b,
+		0x23,
+		0x6800,
+		FAULT(GP, 0),
+		0x2b,
+		0x1b,
+		8,
+		0x1b,
 	};
 	struct machine m;
 
