@@ -1,14 +1,17 @@
 /*
  * The buses: which device answers at which port and at which memory address.
  *
- * Two address spaces, ports (64 KiB) and memory. Regions are claimed by devices in realize; the set
- * of regions is flattened into a sorted array at every change, and looked up by bisection. An
+ * Two address spaces, ports (64 KiB) and memory. Regions are claimed by devices in realize; the
+ * set of regions is flattened into a sorted array at every change, and looked up by bisection. An
  * access of any size and alignment is cut into pieces so that each device sees only what it
  * declared: sizes min..max, naturally aligned relative to the start of its region, never past its
- * end. wider than max          several accesses, lowest address first (as the ISA bus does) read
- * narrower than min  one aligned access of min, the asked bytes taken from it write narrower than
- * min ignored, with a guest_error trace nobody there            reads all ones, writes are ignored,
- * guest_error trace Values are little-endian numbers: byte i of an access is bits 8i+7..8i.
+ * end:
+ * - wider than max: several accesses, lowest address first (as the ISA bus does);
+ * - read narrower than min: one aligned access of min, and the asked bytes are taken from it;
+ * - write narrower than min: ignored, with a guest_error trace;
+ * - nobody there: reads all ones, writes are ignored, guest_error trace.
+ *
+ * Values are little-endian numbers: byte i of an access is bits 8i+7..8i.
  *
  * Locking: device callbacks run under the device lock (core/lock.h) that lives here. A region
  * claimed with REGION_NOLOCK is called without it, by several vCPUs at once; such a callback must

@@ -1,6 +1,6 @@
 /*
- * What a device is: a class with properties, a state table and a few functions; and the list of the
- * devices of one machine.
+ * What a device is: a class with properties, a state table and a few functions; and the list of
+ * the devices of one machine.
  *
  * Life: dev_new (defaults) -> dev_set_prop (text from the command line) -> dev_realize (claims
  * regions, lines, backends; properties are frozen) -> reset -> [save, load, pause, resume, reset]*
@@ -8,8 +8,9 @@
  *
  * Rules for a class: everything the guest can observe is in its state struct; nothing else is.
  * Host resources (timers, pins, backends) are outside and are re-derived from the state in
- * loaded(). Threads: realize, reset, loaded, pause, resume, unrealize and all functions here: under
- * the device lock, or before the machine runs.
+ * loaded(). A save right after a load gives the same bytes.
+ * Threads: realize, reset, loaded, pause, resume, unrealize and all functions here: under the
+ * device lock, or before the machine runs.
  */
 #pragma once
 #include <stdbool.h>

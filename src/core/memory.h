@@ -8,10 +8,11 @@
  * drop code it has cached from there and a dirty log must know.
  *
  * Modelled:     RAM, ROM (devices and guest cannot write; a loader can), any number of blocks.
- * Not modelled: MMIO through these functions (a device cannot DMA into another device's registers).
+ * Not modelled: MMIO through these functions (a device cannot DMA into another one's registers).
  * Threads:      reads, writes and pointers: any thread, no lock. Adding and removing blocks and
  *               listeners: one thread, and removing only while no vCPU runs and no DMA is in
- * flight. Host resources: one memfd or file and one mapping a backing.
+ *               flight.
+ * Host resources: one memfd or file and one mapping a backing.
  */
 #pragma once
 #include <stdbool.h>

@@ -1,7 +1,7 @@
 /*
- * Start a helper thread (worker, writer): one that takes no signals but those of its own faults, so
- * that terminal and termination signals stay with the main thread. vCPU threads are not of this
- * kind. Threads: any.
+ * Start a helper thread (worker, writer): one that takes no signals but those of its own faults,
+ * so that terminal and termination signals stay with the main thread. vCPU threads are different.
+ * Threads: any.
  */
 #pragma once
 #include <pthread.h>

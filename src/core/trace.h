@@ -2,12 +2,11 @@
  * Traces: what devices do, for us. One branch on a byte when off.
  *
  * A trace source (each device has one, the bus has one) is switched on by name with a pattern, at
- * the start or while running. An event is a static name and up to four numbers:
- *	trace(d, "ier", val);
- * guest_error() is for a guest that does what hardware would not like; it goes the same way, but
- * at most TRACE_ERRORS_PER_SEC of a source a second, since a guest can repeat it for ever. Events
- *go to standard error or to a ring of the last TRACE_RING. Threads: emitting from any thread.
- *Switching: under the device lock.
+ * the start or while running. An event is a static name and up to four numbers, for example
+ * trace(d, "ier", val). guest_error() is for a guest that does what hardware would not like; it
+ * goes the same way, but at most TRACE_ERRORS_PER_SEC of a source a second, since a guest can
+ * repeat it for ever. Events go to standard error or to a ring of the last TRACE_RING.
+ * Threads: emitting from any thread. Switching: under the device lock.
  */
 #pragma once
 #include <stdbool.h>

@@ -2,8 +2,8 @@
  * The terminal's modes: raw while a guest console has it, as found afterwards.
  *
  * The struct belongs to main/, whose signal handlers (also for crashes) call term_restore().
- * Threads: term_raw from the main thread. term_restore is async-signal-safe, idempotent, any
- * thread.
+ * Threads: term_raw from the main thread. term_restore and term_again are async-signal-safe and
+ * idempotent.
  */
 #pragma once
 #include <signal.h>

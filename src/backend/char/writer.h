@@ -1,11 +1,11 @@
 /*
  * The output side of fd chardevs: a bounded queue and a thread that writes it out.
  *
- * A thread rather than O_NONBLOCK, because that flag belongs to the open file, which we share with
- * the shell and every other process on the terminal, and because a blocking write to a tty, a pipe,
- * a file or a socket is the one thing that works for all of them. A thread that is stuck in write()
- * on a stopped terminal stops nobody else; its queue fills, and frontends see "no room". Threads:
- * writer_put any thread; new, flush and free one thread.
+ * A thread rather than O_NONBLOCK, because that flag belongs to the open file, which we share
+ * with the shell and every other process on the terminal, and because a blocking write to a tty,
+ * a pipe, a file or a socket is the one thing that works for all of them. A thread that is stuck
+ * in write() on a stopped terminal stops nobody else; its queue fills, and frontends see no room.
+ * Threads: writer_put any thread; new, flush and free one thread.
  */
 #pragma once
 #include <stdbool.h>

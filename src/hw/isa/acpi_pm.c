@@ -2,13 +2,15 @@
  * ACPI power management: power off, power button, PM timer, general-purpose events, SCI.
  *
  * Modelled:     the PM1a event and control blocks, the PM timer (24 or 32 bits), GPE0 with 16
- * events, the SMI command port with which a guest switches ACPI mode on; or, with hw-reduced=on,
- * only the sleep control, sleep status and reset registers. Not modelled: sleep states other than
- * S5 (soft off): they are ignored. SMM itself. The sleep button, RTC wake, bus master and global
- * lock bits keep what is written to their enables, and their status never sets. Reference:
- * [ACPI6.5 4.8.3 "Fixed hardware registers", 4.8.3.7 "Sleep control and status"] Threads:      any
- * vCPU and the event loop, under the device lock. Time:         one timer, for the PM timer's
- * carry; armed while its event is enabled. Host resources: none. Addresses are in acpi_pm.h.
+ *               events, the SMI command port with which a guest switches ACPI mode on; or, with
+ *               hw-reduced=on, only the sleep control, sleep status and reset registers.
+ * Not modelled: sleep states other than S5 (soft off): they are ignored. SMM itself. The sleep
+ *               button, RTC wake, bus master and global lock bits keep what is written to their
+ *               enables, and their status never sets.
+ * Reference:    [ACPI6.5 4.8.3 "Fixed hardware registers", 4.8.3.7 "Sleep control and status"]
+ * Threads:      any vCPU and the event loop, under the device lock.
+ * Time:         one timer, for the PM timer's carry; armed while its event is enabled.
+ * Host resources: none. Addresses are in acpi_pm.h.
  */
 #include "hw/isa/acpi_pm.h"
 

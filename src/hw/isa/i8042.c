@@ -1,16 +1,18 @@
 /*
  * i8042 keyboard controller with a PS/2 keyboard behind it.
  *
- * Modelled:     controller commands a PC's controller has; configuration byte and RAM; self tests;
- *               the output port with CPU reset and A20 bit; translation to scan code set 1; a
- *               keyboard that identifies, takes all its commands and sends keys that i8042_key()
- * gives. Not modelled: an auxiliary port: it answers like a controller without one (loopback and
- * test of it fail at once, so drivers do not wait). Masking of address bit 20. Scan code sets 1 and
- * 3 in the keyboard (it asks to resend, as keyboards without them do). Typing repeat is the
- * injector's business. Time: bytes arrive at once. With kbd=off nothing is plugged in: what is sent
- * to it comes back as FEh with the time-out bit. Reference:    [8042 "Commands"] as in IBM's PS/2
- * Technical Reference, [PS2KBD] Threads:      any vCPU and the event loop, under the device lock.
- * Time: none. Host resources: none.
+ * Modelled:     controller commands a PC's controller has; configuration byte and RAM; self
+ *               tests; the output port with CPU reset and A20 bit; translation to scan code set
+ *               1; a keyboard that identifies itself, takes all its commands and sends the keys
+ *               that i8042_key() gives. With kbd=off nothing is plugged in: what is sent to the
+ *               keyboard comes back as FEh with the time-out bit.
+ * Not modelled: an auxiliary port: it answers like a controller without one (loopback and test
+ *               of it fail at once, so drivers do not wait). Masking of address bit 20. Scan
+ *               code sets 1 and 3 in the keyboard (it asks to resend, as keyboards without them
+ *               do). Typing repeat is the injector's business.
+ * Reference:    [8042 "Commands", "Keyboard"]
+ * Threads:      any vCPU and the event loop, under the device lock.
+ * Time:         none; bytes arrive at once.  Host resources: none.
  */
 #include "hw/isa/i8042.h"
 

@@ -2,7 +2,8 @@
  * System control port A (92h): fast A20 gate and fast CPU reset.
  *
  * Modelled:     bit 0, a rising edge resets the machine; bit 1, the A20 gate as a bit that reads
- * back. Not modelled: masking of address bit 20 (always passes); the password lock and disk lights.
+ *               back.
+ * Not modelled: masking of address bit 20 (always passes); the password lock and disk lights.
  * Reference:    [ICH9 13.7.3 "PORT92"]
  * Threads:      any vCPU, under the device lock.  Time: none.  Host resources: none.
  */

@@ -2,15 +2,18 @@
  * MC146818 real-time clock and CMOS memory.
  *
  * Modelled:     time in BCD or binary, 12 or 24 hours, century at 32h; SET and divider reset
- * stopping the time; UIP; periodic, alarm (with don't-care) and update interrupts and their flags;
- * 114 bytes of battery-backed memory; the index port's NMI mask bit (kept). Not modelled: daylight
- * saving (DSE), square wave, a weekday that differs from the date's, and the effect of the NMI
- * mask. Theory:       The chip's time is a function of the machine's clock: t = now + phase; the
- * calendar is sec_base + t / 1 s and the 32768-Hz divider chain t * 32768 / 1 s. Flags are brought
- * up to date (rtc_sync) when somebody looks; a timer is armed only for enabled interrupts. While
- * the time stands, the registers in cmos[] hold it. Reference:    [MC146818 "Registers", "Update
- * cycle"], the CMOS map is PC convention Threads:      any vCPU and the event loop, under the
- * device lock. Time:         one timer.  Host resources: none (wall time is read once, at realize).
+ *               stopping the time; UIP; periodic, alarm (with don't-care) and update interrupts
+ *               and their flags; 114 bytes of battery-backed memory; the index port's NMI mask
+ *               bit (kept).
+ * Not modelled: daylight saving (DSE), square wave, a weekday that differs from the date's, and
+ *               the effect of the NMI mask.
+ * Theory:       The chip's time is a function of the machine's clock: t = now + phase; the
+ *               calendar is sec_base + t / 1 s and the divider chain t * 32768 / 1 s. Flags are
+ *               brought up to date (rtc_sync) when somebody looks; a timer is armed only for
+ *               enabled interrupts. While the time stands, the registers in cmos[] hold it.
+ * Reference:    [MC146818 "Registers", "Update cycle"]; the CMOS map is PC convention
+ * Threads:      any vCPU and the event loop, under the device lock.
+ * Time:         one timer.  Host resources: none (wall time is read once, at realize).
  */
 #include "hw/isa/rtc.h"
 

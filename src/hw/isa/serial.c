@@ -1,16 +1,19 @@
 /*
  * 16550A UART: a PC's serial port.
  *
- * Modelled:     all registers; both FIFOs with trigger levels and the character timeout interrupt;
- *               interrupt priorities and the ways each is cleared; OUT2 as the PC's interrupt gate;
- *               loopback; receive errors per character (break); overrun; FIFO reset.
+ * Modelled:     all registers; both FIFOs with trigger levels and the character timeout
+ *               interrupt; interrupt priorities and the ways each is cleared; OUT2 as the PC's
+ *               interrupt gate; loopback; receive errors per character (break); overrun; FIFO
+ *               reset.
  * Not modelled: line speed (bytes leave as fast as the chardev takes them, and arrive as fast as
- * the FIFO has room), word length and parity (all 8 bits pass), modem lines other than "connected"
- * (CTS, DSR, DCD on). The divisor only scales the character timeout. Flow:         input that does
- * not fit waits in the chardev. Output the chardev does not take stays in the transmit FIFO with
- * THRE clear, so a guest waits instead of losing bytes. Reference:    [16550 8.0 "Registers", 8.6.5
- * "FIFO interrupt mode operation"] Threads:      any vCPU and the event loop, under the device
- * lock. Time:         one timer, for the character timeout.  Host resources: a chardev.
+ *               the FIFO has room), word length and parity (all 8 bits pass), modem lines other
+ *               than "connected" (CTS, DSR, DCD on). The divisor only scales the timeout.
+ * Flow:         input that does not fit waits in the chardev. Output the chardev does not take
+ *               stays in the transmit FIFO with THRE clear, so a guest waits instead of losing
+ *               bytes; one that does not wait has them queued further out.
+ * Reference:    [16550 8.0 "Registers", 8.6.5 "FIFO interrupt mode operation"]
+ * Threads:      any vCPU and the event loop, under the device lock.
+ * Time:         one timer, for the character timeout.  Host resources: a chardev.
  */
 #include "backend/char/chardev.h"
 #include "core/dev.h"
