@@ -1,11 +1,11 @@
 /*
- * diff [-n CASES] [-s SEED] [-r ROW] [-v MAX] [-u]: differential test of the interpreter.
+ * diff [-n CASES] [-s SEED] [-r ROW] [-v MAX] [-u] [-c FILE]: differential test of the interpreter.
  *
  * Walks the instruction table in rounds, one case for each row in turn, until CASES cases are done;
  * prints the first MAX differences with disassembly, then coverage: rows that were never run and
  * why. Exit status 0 only without differences.
  *
- * -u runs thunks uncached, as when the cache is full.
+ * -u runs thunks uncached, as when the cache is full; -c writes the names of the rows that ran.
  *
  * Not compared: flags in the row's undef column (in the instruction's own definition of undefined);
  * FIP, FDP, FOP and MXCSR_MASK, where vendors differ; RF, which the kernel sets in signal frames.
@@ -285,6 +285,21 @@ static void main_run(unsigned long total, uint64_t seed, int only)
 	free(c);
 }
 
+/* One line for each row that ran: for a report over all kinds of tests. */
+static void main_coverage_file(const char *path)
+{
+	FILE *f = fopen(path, "w");
+
+	if (!f) {
+		perror(path);
+		exit(1);
+	}
+	for (unsigned id = 0; id < I_COUNT; id++)
+		if (stats.rows_run[id])
+			fprintf(f, "%s\n", insn_info[id].name);
+	fclose(f);
+}
+
 static void main_coverage(void)
 {
 	unsigned run = 0, faults_only = 0;
@@ -311,14 +326,16 @@ int main(int argc, char **argv)
 {
 	unsigned long total = 200000;
 	uint64_t seed = 1;
+	const char *coverage = NULL;
 	int only = -1, opt;
 	struct diff_rng g = { 42 };
 
 	stats.show_max = 20;
-	while ((opt = getopt(argc, argv, "n:s:r:v:u")) != -1) {
+	while ((opt = getopt(argc, argv, "n:s:r:v:uc:")) != -1) {
 		switch (opt) {
 		case 'n': total = strtoul(optarg, NULL, 0); break;
 		case 's': seed = strtoull(optarg, NULL, 0); break;
+		case 'c': coverage = optarg; break;
 		case 'u': host_thunk_set_full(true); break;
 		case 'v': stats.show_max = (unsigned)strtoul(optarg, NULL, 0); break;
 		case 'r':
@@ -330,8 +347,8 @@ int main(int argc, char **argv)
 			fprintf(stderr, "diff: no row %s\n", optarg);
 			return 1;
 		default:
-			fprintf(stderr,
-				"usage: diff [-n cases] [-s seed] [-r row] [-v max] [-u]\n");
+			fprintf(stderr, "usage: diff [-n cases] [-s seed] [-r row] [-v max] [-u] "
+					"[-c file]\n");
 			return 1;
 		}
 	}
@@ -341,6 +358,8 @@ int main(int argc, char **argv)
 	main_run(total, seed, only);
 	if (only < 0)
 		main_coverage();
+	if (coverage)
+		main_coverage_file(coverage);
 	printf("%lu cases, %lu differences, %lu killed the child\n", stats.cases, stats.differences,
 	       stats.lost);
 	return stats.differences || stats.lost;

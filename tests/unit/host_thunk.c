@@ -465,6 +465,22 @@ static void test_kvm_fpu(void **state)
 	assert_int_not_equal(kvm_fpu_set(v, &f), 0);
 	kvm_xsave_get(v, x);
 	assert_int_equal(kvm_xsave_set(v, x), 0);
+	/* The whole state goes out and comes back; components not named are initialised. */
+	set_xmm(15, 0x1122, 0x3344);
+	v->xsave[XS_YMMH + 240] = 0x55;
+	kvm_xsave_get(v, x);
+	set_xmm(15, 0, 0);
+	v->xsave[XS_YMMH + 240] = 0;
+	assert_int_equal(kvm_xsave_set(v, x), 0);
+	assert_int_equal(get_xmm(15, 1), 0x3344);
+	if (!lacks(FEAT_AVX))
+		assert_int_equal(get_ymmh(15), 0x55);
+	x->region[XS_XSTATE_BV / 4] &= ~(uint32_t)XSTATE_SSE;
+	assert_int_equal(kvm_xsave_set(v, x), 0);
+	assert_int_equal(get_xmm(15, 1), 0);
+	x->region[XS_XCOMP_BV / 4] = 1; /* compacted areas are not for user space */
+	assert_int_not_equal(kvm_xsave_set(v, x), 0);
+	x->region[XS_XCOMP_BV / 4] = 0;
 	x->region[XS_XSTATE_BV / 4] |= 1u << 5;
 	assert_int_not_equal(kvm_xsave_set(v, x), 0);
 	free(x);

@@ -210,10 +210,12 @@ void kvm_xsave_get(const struct vcpu *v, struct kvm_xsave *x)
 	uint8_t *area = (uint8_t *)x->region;
 	struct fpu_component pkru = fpu_component(XFEATURE_PKRU);
 	uint64_t bv = fpu_supported_xcr0();
+	uint32_t mask = MXCSR_VALID;
 
 	_Static_assert(sizeof(x->region) == XSAVE_AREA_SIZE, "one page");
 	memset(area, 0, XSAVE_AREA_SIZE);
-	memcpy(area, v->xsave, XS_HEADER);
+	memcpy(area, v->xsave, FX_XMM + 256);   /* what follows is software's, or reserved */
+	memcpy(area + FX_MXCSR_MASK, &mask, 4); /* a thunk's FXSAVE left the host's */
 	memcpy(area + XS_YMMH, v->xsave + XS_YMMH, 256);
 	if (pkru.size)
 		memcpy(area + pkru.offset, &v->pkru, 4);
@@ -235,7 +237,7 @@ int kvm_xsave_set(struct vcpu *v, const struct kvm_xsave *x)
 		return -EINVAL;
 	if (!fpu_is_zero(area + XS_XCOMP_BV, XS_HEADER_SIZE - 8))
 		return -EINVAL;
-	if (mxcsr & ~(uint32_t)MXCSR_VALID)
+	if (bv & (XSTATE_SSE | XSTATE_AVX) && mxcsr & ~(uint32_t)MXCSR_VALID)
 		return -EINVAL;
 	v->long64 = true; /* all sixteen registers */
 	fpu_init_components(v, ~bv);
