@@ -3,8 +3,8 @@
  *
  * Modelled:     creation and end by references, vCPU creation, capabilities, and the dispatch to
  *               memory slots, interrupts, eventfds and coalesced MMIO.
- * Not modelled: KVM_CREATE_DEVICE (no device types), statistics descriptors, dirty rings: they
- *               answer as a kernel without them.
+ * Not modelled: statistics descriptors, dirty rings: they answer as a kernel without them;
+ *               KVM_CREATE_DEVICE has no device types.
  * References:   [KVM-API 4].
  * Threads:      any. vm->lock covers creation; see vm.h for the rest.
  */
@@ -248,6 +248,7 @@ long kvm_vm_ioctl(struct kvm_vm *vm, unsigned long request, uintptr_t arg)
 	case KVM_IRQ_LINE:
 	case KVM_IRQ_LINE_STATUS:
 	case KVM_SET_GSI_ROUTING:
+	case KVM_CREATE_DEVICE:
 		if (!p)
 			return -EFAULT;
 		break;
@@ -266,6 +267,7 @@ long kvm_vm_ioctl(struct kvm_vm *vm, unsigned long request, uintptr_t arg)
 	case KVM_IOEVENTFD: return kvm_ioeventfd(vm, p);
 	case KVM_SIGNAL_MSI: return vm_signal_msi(vm, p);
 	case KVM_SET_GSI_ROUTING: return vm_set_routing(vm, p);
+	case KVM_CREATE_DEVICE: return -ENODEV;
 	default: return vm_irq_line(vm, p, request == KVM_IRQ_LINE_STATUS);
 	}
 }

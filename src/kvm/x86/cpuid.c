@@ -385,13 +385,18 @@ static void cpuid_controls(struct vcpu *v, const struct kvm_cpuid_entry2 *e, uin
 	};
 	uint64_t ok = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE |
 		      CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT;
-	const struct kvm_cpuid_entry2 *a = cpuid_find(e, n, 0x80000008, 0);
-	uint8_t phys = a ? a->eax & 0xff : 36;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(gate); i++)
 		if (cpuid_bit(e, n, gate[i].leaf, gate[i].reg, gate[i].bit))
 			ok |= gate[i].cr4;
 	v->cr4_reserved = ~ok;
+}
+
+static void cpuid_addresses(struct vcpu *v, const struct kvm_cpuid_entry2 *e, uint32_t n)
+{
+	const struct kvm_cpuid_entry2 *a = cpuid_find(e, n, 0x80000008, 0);
+	uint8_t phys = a ? a->eax & 0xff : 36;
+
 	v->maxphyaddr = phys < 32 ? 36 : phys > 52 ? 52 : phys;
 	v->gpa_reserved = bits(~0ull, 51, 0) & ~(BIT(v->maxphyaddr) - 1);
 }
@@ -411,6 +416,7 @@ static int cpuid_install(struct vcpu *v, const struct kvm_cpuid_entry2 *e, uint3
 	v->ncpuid = n;
 	cpuid_features(v, copy, n);
 	cpuid_controls(v, copy, n);
+	cpuid_addresses(v, copy, n);
 	return 0;
 }
 
@@ -418,12 +424,11 @@ void vcpu_default_cpuid(struct vcpu *v)
 {
 	const struct cpuid_table *t = cpuid_table();
 
-	/*
-	 * A processor runs what it can before user space says what CPUID shows; only what CR4
-	 * enables depends on that.
+	/* A processor runs what it can before user space says what CPUID shows, which is nothing.
 	 */
 	cpuid_features(v, t->e, t->n);
-	cpuid_controls(v, NULL, 0);
+	cpuid_controls(v, t->e, t->n);
+	cpuid_addresses(v, NULL, 0);
 }
 
 static bool cpuid_acceptable(const struct kvm_cpuid_entry2 *e, uint32_t n)
