@@ -28,6 +28,7 @@
 #define CORO_TSAN 1
 #endif
 #ifdef CORO_ASAN
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #ifdef CORO_TSAN
@@ -188,6 +189,10 @@ void coro_free(struct coro *c)
 		return;
 #ifdef CORO_TSAN
 	__tsan_destroy_fiber(c->fiber);
+#endif
+#ifdef CORO_ASAN
+	/* frames that never returned have left marks; the addresses will be somebody else's memory */
+	__asan_unpoison_memory_region(c->map, c->map_len);
 #endif
 	munmap(c->map, c->map_len);
 	free(c);
