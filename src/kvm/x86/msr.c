@@ -170,8 +170,10 @@ int vcpu_set_efer(struct vcpu *v, uint64_t val, bool host)
 		allowed |= EFER_NX;
 	if (vcpu_cpuid_bit(v, 0x80000001, 3, 25))
 		allowed |= EFER_FFXSR;
+	if (vcpu_cpuid_bit(v, 0x80000021, 0, 8))
+		allowed |= EFER_AIBRSE;
 	if (host)
-		allowed |= EFER_SCE | EFER_LME | EFER_NX | EFER_FFXSR;
+		allowed |= EFER_SCE | EFER_LME | EFER_NX | EFER_FFXSR | EFER_AIBRSE;
 	if (val & ~allowed)
 		return 1;
 	if (!host) {

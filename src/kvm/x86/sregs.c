@@ -13,10 +13,8 @@
 #include "kvm/x86/mmu.h"
 #include "kvm/x86/state.h"
 
-#define SREGS_EFER_AIBRSE BIT(21)
-#define SREGS_EFER_KNOWN \
-	(EFER_SCE | EFER_LME | EFER_LMA | EFER_NX | EFER_FFXSR | BIT(15) | SREGS_EFER_AIBRSE)
-#define SREGS_RFLAGS 0x3f7fd5ull /* bits that exist */
+#define SREGS_EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NX | EFER_FFXSR | EFER_AIBRSE)
+#define SREGS_RFLAGS     0x3f7fd5ull /* bits that exist */
 
 /* Order of the registers in struct kvm_regs. */
 static const uint8_t sregs_order[16] = { REG_RAX, REG_RBX, REG_RCX, REG_RDX, REG_RSI, REG_RDI,

@@ -75,6 +75,7 @@ enum { FL_O = 1, FL_C = 1 << 8, FL_P = 1 << 10, FL_A = 1 << 12, FL_Z = 1 << 14, 
 #define EFER_LMA BIT(10)
 #define EFER_NX BIT(11)
 #define EFER_FFXSR BIT(14)
+#define EFER_AIBRSE BIT(21) /* nothing speculates: only kept */
 
 /* Exception vectors. */
 enum {
