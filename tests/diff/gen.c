@@ -551,6 +551,8 @@ bool diff_generate(struct diff_rng *g, unsigned id, unsigned n, bool mode32, str
 	} while (code.n > 15 || insn_decode(code.b, code.n, mode, false, &i) != DECODE_OK ||
 		 i.id != id || i.len != code.n);
 
+	if (id == I_MOVSXD_GvEd && i.osize == 2)
+		return false; /* vendors differ, see note 2 of the table */
 	memset(c, 0, sizeof(*c));
 	c->id = (uint16_t)id;
 	c->mode32 = mode32;

@@ -134,6 +134,8 @@ static void block_set_exec(struct vcpu *v, struct insn *i)
 		i->aux = host_thunk_get(i, v->mode);
 	if (!vcpu_has(v, info->feature))
 		fn = block_exec_ud;
+	else if (i->aux && info->attr & (A_SSE | A_AVX | A_MMX | A_X87))
+		fn = exec_host_checked;
 	else if (info->attr & (A_PRIV | A_SSE | A_AVX | A_MMX | A_X87))
 		fn = block_exec_checked;
 	i->exec = (void (*)(void))fn;

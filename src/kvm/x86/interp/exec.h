@@ -21,6 +21,7 @@ typedef void exec_fn(struct vcpu *v, const struct insn *i);
 #undef INSN
 extern exec_fn *const insn_exec[I_COUNT]; /* HOST rows: exec_host */
 exec_fn exec_host;
+exec_fn exec_host_checked; /* with fpu_check; insn->aux must be set */
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 

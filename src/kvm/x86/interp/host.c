@@ -120,21 +120,13 @@ static __attribute__((noinline)) void host_mem_slow(struct vcpu *v, const struct
 	mmu_write(v, la, buf, t->msize, ACC_WRITE);
 }
 
-void exec_host(struct vcpu *v, const struct insn *i)
+static always_inline void host_exec(struct vcpu *v, const struct insn *i,
+				    const struct host_thunk *t)
 {
-	const struct host_thunk *t = i->aux;
 	const struct tlb_entry *e;
-	struct host_thunk uncached;
 	uint64_t tag;
 	gva_t la;
 
-	if (unlikely(!t)) {
-		t = host_thunk_get(i, (enum decode_mode)v->mode);
-		if (!t) {
-			host_thunk_describe(i, (enum decode_mode)v->mode, &uncached);
-			t = &uncached;
-		}
-	}
 	if (unlikely(!t->fn && !(t->flags & HT_UNCACHED)))
 		throw_ud(v); /* CPUID was set to promise what the host lacks */
 	if (!(t->flags & HT_MEM)) {
@@ -150,6 +142,35 @@ void exec_host(struct vcpu *v, const struct insn *i)
 		host_do(v, i, t, (void *)(uintptr_t)(la + e->addend));
 	else
 		host_mem_slow(v, i, t, la);
+}
+
+void exec_host(struct vcpu *v, const struct insn *i)
+{
+	const struct host_thunk *t = i->aux;
+	struct host_thunk uncached;
+
+	if (unlikely(!t)) {
+		t = host_thunk_get(i, (enum decode_mode)v->mode);
+		if (!t) {
+			host_thunk_describe(i, (enum decode_mode)v->mode, &uncached);
+			t = &uncached;
+		}
+	}
+	host_exec(v, i, t);
+}
+
+/*
+ * fpu_check and exec_host in one, for a cached thunk. Everything in the masks holds nearly always;
+ * else fpu_check finds out what to throw. Real mode needs no look: VEX does not decode there.
+ */
+void exec_host_checked(struct vcpu *v, const struct insn *i)
+{
+	const struct host_thunk *t = i->aux;
+
+	if (unlikely((v->cr0 & t->cr0_clear) | (~v->cr4 & t->cr4_set) | (~v->xcr0 & t->xcr0_set) ||
+		     (t->flags & HT_FX && fpu_x87_pending(v))))
+		fpu_check(v, i, insn_info[i->id].attr);
+	host_exec(v, i, t);
 }
 
 /* ---- Random numbers ------------------------------------------------------------------------- */

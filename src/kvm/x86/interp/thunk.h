@@ -44,6 +44,9 @@ struct host_thunk {
 	uint64_t key;
 	uint16_t flags; /* HT_* */
 	uint8_t msize;
+	/* What fpu_check asks of the row, as masks: bits that must be 0 or 1. */
+	uint8_t cr0_clear, xcr0_set;
+	uint32_t cr4_set;
 };
 
 /*

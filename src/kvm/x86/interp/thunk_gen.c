@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base/bug.h"
+#include "kvm/x86/fpu.h"
 #include "kvm/x86/interp/thunk.h"
 #include "kvm/x86/vcpu.h"
 
@@ -344,12 +345,25 @@ static void thunk_store(struct emit *e, const struct thunk_plan *p, const struct
 	}
 }
 
+static void thunk_plan_checks(struct host_thunk *t, uint32_t attr)
+{
+	t->cr0_clear = attr & (A_SSE | A_MMX | A_X87) ? CR0_EM | CR0_TS : 0;
+	t->cr4_set = attr & A_SSE ? CR4_OSFXSR : 0;
+	t->xcr0_set = 0;
+	if (attr & A_AVX) {
+		t->cr0_clear = CR0_TS;
+		t->cr4_set = CR4_OSXSAVE;
+		t->xcr0_set = XSTATE_SSE | XSTATE_AVX;
+	}
+}
+
 void host_thunk_generate(const struct insn *i, enum decode_mode mode, struct host_thunk *t,
 			 struct emit *e)
 {
 	struct thunk_plan p;
 
 	thunk_plan_make(&p, t, i, mode);
+	thunk_plan_checks(t, insn_info[i->id].attr);
 	if (!e)
 		return;
 	if (t->flags & HT_GUARD)
