@@ -135,6 +135,9 @@ def machine(engine):
         t.ok(rc == 7, f'{engine}: reset by {name}, twice', f'{rc} {err}')
         rc, _, err = run(engine, counted(code), '-no-reboot')
         t.ok(rc == 0, f'{engine}: {name} with -no-reboot ends', f'{rc} {err}')
+    pci = b'\x66\xba\xf8\x0c\xb8\x00\x06\x00\x80\xef'  # mov eax, 80000600h; out 0cf8h, eax
+    rc, _, err = run(engine, pci + out8(0xf4, 5) + HANG, '-no-reboot')
+    t.ok(rc == 11, f'{engine}: looking for PCI does not reset', f'{rc} {err}')
     off = out16(0x604, 5 << 10 | 1 << 13)
     rc, _, err = run(engine, off + HANG)
     t.ok(rc == 0 and not err, f'{engine}: ACPI power-off ends with 0', f'{rc} {err}')

@@ -355,8 +355,10 @@ static void machine_resume(struct machine *m)
 /* Act on the note. True: go on. */
 static bool machine_act(struct machine *m, const struct request *r, int *status)
 {
+	static const char *const what[] = { "nothing", "reset", "power-off", "panic", "exit" };
 	struct err e = { 0 };
 
+	log_info("%s: %s", what[r->kind], r->who ? r->who : "unknown");
 	switch (r->kind) {
 	case REQ_RESET:
 		if (m->cfg->no_reboot) {

@@ -136,6 +136,23 @@ static int microvm_pm(struct machine *m, struct err *e)
 	return dev_realize(d, e);
 }
 
+/*
+ * Nobody answers at the PCI configuration ports, but a dword written to CF8h must not be cut up, or
+ * its second byte would reach the reset register: systems that look for PCI would reset.
+ */
+static int microvm_no_pci(struct machine *m, struct dev *owner, struct err *e)
+{
+	static const struct region_ops nothing = { .min = 1, .max = 4 };
+	const struct region r = { .dev = owner,
+				  .space = BUS_IO,
+				  .base = 0xcf8,
+				  .len = 8,
+				  .ops = &nothing,
+				  .flags = REGION_OVERLAP };
+
+	return bus_claim_region(m->bus, &r, e);
+}
+
 static int microvm_build(struct machine *m, struct err *e)
 {
 	const struct machine_config *cfg = m->cfg;
@@ -146,9 +163,12 @@ static int microvm_build(struct machine *m, struct err *e)
 	if (!cfg->kernel)
 		return err_set(e, EINVAL, "machine microvm boots only kernels: give -kernel FILE");
 	if (!dev_create(&m->devs, &post_class, "post", e, NULL) ||
-	    !dev_create(&m->devs, &port92_class, "port92", e, NULL) ||
-	    !dev_create(&m->devs, &reset_class, "reset", e, NULL))
+	    !dev_create(&m->devs, &port92_class, "port92", e, NULL))
 		return -EINVAL;
+	d = dev_create(&m->devs, &reset_class, "reset", e, NULL);
+	r = d ? microvm_no_pci(m, d, e) : -EINVAL;
+	if (r < 0)
+		return r;
 	m->board.reset_port = RESET_PORT;
 	m->board.reset_value = RESET_FULL;
 	if (cfg->rtc) {

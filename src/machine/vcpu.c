@@ -70,7 +70,10 @@ static enum libkvm_next vcpu_mmio(void *opaque, struct libkvm_vcpu *c, uint64_t 
 static enum libkvm_next vcpu_shutdown(void *opaque, struct libkvm_vcpu *c)
 {
 	struct vcpu *v = opaque;
+	char where[400];
 
+	vcpu_describe(v, where, sizeof(where));
+	log_info("triple fault: %s", where);
 	/* What a PC's chipset does with the processor's shutdown cycle: reset. */
 	machine_request(&v->m->run, REQ_OF(REQ_RESET, "triple fault"));
 	return vcpu_stop(v);
