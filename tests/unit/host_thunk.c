@@ -376,6 +376,58 @@ static void test_uncached(void **state)
 	assert_int_equal(n0, n1);
 }
 
+/* As the block decoder has it run: availability checked. */
+static int run_checked(const char *bytes, size_t n)
+{
+	struct insn i;
+	int vec = sigsetjmp(v->unwind, 0);
+
+	if (vec)
+		return vec - 1 ? vec - 1 : -1;
+	assert_int_equal(insn_decode((const uint8_t *)bytes, n, DECODE_64, false, &i), DECODE_OK);
+	i.aux = host_thunk_get(&i, DECODE_64);
+	assert_non_null(i.aux);
+	exec_host_checked(v, &i);
+	return 0;
+}
+
+/* [SDM3 table 12-1] and the manuals' exception lists; priorities where two apply. */
+static void test_available(void **state)
+{
+	static const char sse[] = "\x0f\x58\xc1", avx[] = "\xc5\xf5\xfe\xc2",
+			  mmx[] = "\x0f\xef\xc1", x87[] = "\xd8\xc0";
+	uint64_t cr4 = v->cr4;
+
+	assert_int_equal(run_checked(sse, 3), 0);
+	v->cr0 = CR0_TS;
+	assert_int_equal(run_checked(sse, 3), VEC_NM);
+	assert_int_equal(run_checked(avx, 4), VEC_NM);
+	assert_int_equal(run_checked(mmx, 3), VEC_NM);
+	assert_int_equal(run_checked(x87, 2), VEC_NM);
+	v->cr0 = CR0_EM | CR0_TS;
+	assert_int_equal(run_checked(sse, 3), VEC_UD);
+	assert_int_equal(run_checked(mmx, 3), VEC_UD);
+	assert_int_equal(run_checked(x87, 2), VEC_NM);
+	v->cr0 = CR0_EM;
+	if (!lacks(FEAT_AVX2))
+		assert_int_equal(run_checked(avx, 4), 0); /* EM is nothing to AVX */
+	v->cr0 = 0;
+	v->cr4 = cr4 & ~CR4_OSFXSR;
+	assert_int_equal(run_checked(sse, 3), VEC_UD);
+	assert_int_equal(run_checked(mmx, 3), 0);
+	v->cr4 = cr4 & ~CR4_OSXSAVE;
+	assert_int_equal(run_checked(avx, 4), VEC_UD);
+	v->cr4 = cr4;
+	v->xcr0 = 3;
+	assert_int_equal(run_checked(avx, 4), VEC_UD);
+	fpu_set_word(v, FX_FCW, 0x37e);
+	fpu_set_word(v, FX_FSW, 1);
+	fpu_x87_summary(v);
+	assert_int_equal(run_checked(x87, 2), VEC_MF);
+	assert_int_equal(run_checked(mmx, 3), VEC_MF);
+	assert_int_equal(run_checked(sse, 3), 0);
+}
+
 /* Threads that ask for the same encodings at once get the same thunks. */
 static void *thread_get(void *arg)
 {
@@ -518,10 +570,11 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-		T(test_integer), T(test_adx),          T(test_mulx),           T(test_sse_merge),
-		T(test_avx),     T(test_mxcsr),        T(test_unmasked),       T(test_memory),
-		T(test_x87),     T(test_x87_unmasked), T(test_string_compare), T(test_uncached),
-		T(test_threads), T(test_fork),         T(test_kvm_fpu),        T(test_speed),
+		T(test_integer),   T(test_adx),          T(test_mulx),           T(test_sse_merge),
+		T(test_avx),       T(test_mxcsr),        T(test_unmasked),       T(test_memory),
+		T(test_x87),       T(test_x87_unmasked), T(test_string_compare), T(test_uncached),
+		T(test_available), T(test_threads),      T(test_fork),           T(test_kvm_fpu),
+		T(test_speed),
 	};
 
 	unmasked_run();
