@@ -32,7 +32,7 @@ need_packages() {
 	for p; do
 		dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
 	done
-	[ ${#missing[@]} = 0 ] && return 0
+	[ ${#missing[@]} -gt 0 ] || return 0
 	if ! can_be_root; then
 		say "these packages are missing, and I can install them neither as root nor with sudo:"
 		printf '  apt-get install %s\n' "${missing[*]}" >&2
@@ -76,10 +76,10 @@ get_kernel() {
 		;;
 	esac
 	if grep -qs '^ID=ubuntu' /etc/os-release; then
-		[ "$1" = cloud ] && meta=linux-image-virtual || meta=linux-image-generic
+		case $1 in cloud) meta=linux-image-virtual ;; *) meta=linux-image-generic ;; esac
 	fi
-	kernel=$(ls -1t "$cache/$meta"/vmlinuz-* 2>/dev/null | head -1)
-	[ -n "$kernel" ] && return
+	kernel=$(newest "$cache/$meta"/vmlinuz-*)
+	[ -z "$kernel" ] || return 0
 	command -v apt-get >/dev/null || die "no apt-get to fetch $meta with; give --kernel PATH"
 	pkg=$(concrete_package "$meta")
 	if [ -z "$pkg" ] && can_be_root; then
@@ -98,13 +98,25 @@ get_kernel() {
 	mv "$tmp"/boot/vmlinuz-* "$cache/$meta/"
 	chmod a+r "$cache/$meta"/vmlinuz-*
 	rm -rf "$tmp"
-	kernel=$(ls -1t "$cache/$meta"/vmlinuz-* | head -1)
+	kernel=$(newest "$cache/$meta"/vmlinuz-*)
+}
+
+# The newest of some files; nothing when the pattern matched none.
+newest() {
+	local f best=
+
+	for f; do
+		if [ -f "$f" ] && { [ -z "$best" ] || [ "$f" -nt "$best" ]; }; then
+			best=$f
+		fi
+	done
+	printf '%s' "$best"
 }
 
 # The package with the kernel that a meta package stands for.
 concrete_package() {
-	apt-cache depends --no-recommends --no-suggests "$1" 2>/dev/null |
-		sed -n 's/^ *Depends: \(linux-image-[0-9][^ ]*\)$/\1/p' | head -1
+	{ apt-cache depends --no-recommends --no-suggests "$1" 2>/dev/null || true; } |
+		sed -n '/^ *Depends: linux-image-[0-9]/ { s/^ *Depends: //p; q; }'
 }
 
 # get_initramfs: sets $initramfs to the small system that boots to a shell.

@@ -123,32 +123,27 @@ static int bzimage_place(struct place *p, const struct image *k, const struct bz
 			 gpa_t *load, struct err *e)
 {
 	/* init_size covers unpacking in place; without it (< 2.10) the kernel cares for itself. */
-	uint64_t need = MAX(b->size, (uint64_t)b->init_size);
+	uint64_t need = MAX(b->size, (uint64_t)b->init_size), end;
 	gpa_t at = PLACE_HIGH;
 	uint8_t *host;
 	int r;
 
-	if (b->relocatable && b->pref >= PLACE_HIGH && !(b->pref & (b->align - 1)) &&
-	    b->pref < place_low_end(p) && need <= place_low_end(p) - b->pref)
-		at = b->pref;
-	else if (b->relocatable)
-		at = (PLACE_HIGH + b->align - 1) & ~(uint64_t)(b->align - 1);
-	/* A fixed kernel runs where it was linked, which it reaches by itself from 1 MiB; the room
-	 * it needs is then counted from there. */
-	if (!b->relocatable && b->init_size) {
-		if (b->pref >= place_low_end(p) || b->init_size > place_low_end(p) - b->pref)
-			need = UINT64_MAX;
-		else
-			need = MAX(b->size, b->pref + b->init_size - MIN(b->pref, at));
-	}
-	if (at >= place_low_end(p) || need > place_low_end(p) - at)
+	/* A relocatable kernel that is loaded below its preferred address moves up to it, so it
+	 * must have its room there in any case. A fixed one gets there from 1 MiB by itself. */
+	if (b->relocatable)
+		at = MAX(b->pref, (gpa_t)PLACE_HIGH);
+	if (b->relocatable && at <= UINT32_MAX)
+		at = (at + b->align - 1) & ~(uint64_t)(b->align - 1);
+	else if (b->init_size && b->pref > at && b->pref <= UINT32_MAX)
+		need += b->pref - at;
+	end = at + need;
+	if (end < at || end > place_low_end(p))
 		return err_set(
 			e, ENOMEM,
-			"the kernel needs %llu MiB of memory to unpack itself at %llu MiB, "
-			"the guest has %llu MiB; give more with -m",
-			(unsigned long long)((MAX(b->size, (uint64_t)b->init_size) >> 20) + 1),
-			(unsigned long long)(MAX(b->pref, at) >> 20),
-			(unsigned long long)(place_end(p) >> 20));
+			"the kernel needs memory up to %llu MiB to unpack itself, the guest has "
+			"%llu MiB below 3 GiB; give more with -m",
+			(unsigned long long)((end < at ? at : end) + 0xfffff) >> 20,
+			(unsigned long long)(place_low_end(p) >> 20));
 	r = place_claim(p, at, need, "the kernel", &host, e);
 	if (r == 0) {
 		memcpy(host, k->data + b->setup, b->size);

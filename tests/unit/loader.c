@@ -245,13 +245,20 @@ static void test_bzimage_hostile(void **state)
 	put(f, 0x260, 0xffffffff, 4);
 	refused(f, ENOMEM, "give more with -m");
 	put(f, 0x260, 0x2000000, 4);
-	put(f, 0x234, 0, 1);
 	put(f, 0x258, 0xfffffffffffff000, 8);
 	refused(f, ENOMEM, "give more with -m");
-	put(f, 0x234, 1, 1);
+	put(f, 0x258, 0xfff00000, 8);
+	refused(f, ENOMEM, "give more with -m");
+	put(f, 0x258, 0x1000, 8); /* in the legacy megabyte: as low as its alignment lets it */
 	place_again(f, 256ull * MIB);
-	loads(f); /* a senseless preference of a relocatable kernel is ignored */
+	loads(f);
 	assert_int_equal(f->bs.rip, 0x200200);
+	/* it moves up to where it prefers to be, and needs its room there */
+	put(f, 0x258, 0x1000000, 8);
+	place_again(f, 47ull * MIB);
+	refused(f, ENOMEM, "up to 48 MiB");
+	place_again(f, 49ull * MIB);
+	loads(f);
 	put(f, 0x211, 0, 1);
 	refused(f, ENOEXEC, "zImage");
 	put(f, 0x211, 1, 1);
