@@ -359,7 +359,8 @@ static enum run_next run_one(struct vcpu *v)
 	if (!b)
 		return run_no_memory(v);
 	v->block_end = &b->insns[1];
-	v->db_hits = 0;
+	if (!(shadow & SHADOW_MOV_SS))
+		v->db_hits = 0; /* else what MOV SS has hit is reported with this one */
 	v->ev.shadow = 0;
 	run_insn(v, b->insns);
 	run_wrap_rip(v);

@@ -133,7 +133,7 @@ static void string_movs(struct vcpu *v, const struct insn *i, unsigned size)
 		gva_t src = string_src(v, i, &s), dst = string_dst(v, &s, ACC_WRITE);
 		uint64_t n = 1;
 
-		if (rep && s.step > 0) {
+		if (rep && s.step > 0 && !v->single_step) {
 			n = MIN(left, MIN(string_room(src, size), string_room(dst, size)));
 			if (!n ||
 			    !string_flat(v, &s, i->seg, v->r[REG_RSI] & s.mask, n, SEGF_READ) ||
@@ -172,7 +172,7 @@ static void string_stos(struct vcpu *v, const struct insn *i, unsigned size)
 		gva_t dst = string_dst(v, &s, ACC_WRITE);
 		uint64_t n = 1;
 
-		if (rep && s.step > 0) {
+		if (rep && s.step > 0 && !v->single_step) {
 			n = MIN(left, string_room(dst, size));
 			if (!n ||
 			    !string_flat(v, &s, SEG_ES, v->r[REG_RDI] & s.mask, n, SEGF_WRITE))
@@ -300,7 +300,8 @@ static uint64_t string_io_chunk(struct vcpu *v, const struct string *s, unsigned
 {
 	uint64_t n = MIN(left, MIN(string_room(la, s->size), STRING_IO_MAX / s->size));
 
-	if (s->step < 0 || n == 0 || !string_flat(v, s, seg, off, n, need))
+	if (s->step < 0 || n == 0 || v->single_step ||
+	    !string_flat(v, s, seg, off, n, need))
 		return 1;
 	return n;
 }
