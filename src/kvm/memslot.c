@@ -55,8 +55,10 @@ void kvm_memslot_mark_dirty(struct kvm_memslot *slot, uint64_t gfn)
 /* Writes to decoded bytes of a page after which it counts as code and data at once. */
 #define MEMSLOT_MIXED_WRITES 16
 
-void kvm_memslot_written(struct kvm_memslot *slot, gpa_t gpa, uint64_t len)
+bool kvm_memslot_written(struct kvm_memslot *slot, gpa_t gpa, uint64_t len)
 {
+	bool code = false;
+
 	while (len) {
 		uint64_t gfn = gpa >> PAGE_SHIFT, off = gpa & ~PAGE_MASK;
 		uint64_t n = MIN(len, PAGE_SIZE - off);
@@ -77,11 +79,13 @@ void kvm_memslot_written(struct kvm_memslot *slot, gpa_t gpa, uint64_t len)
 			if (atomic_fetch_add(&p->writes, 1) < MEMSLOT_MIXED_WRITES)
 				atomic_store(&p->code_lines, 0);
 			atomic_fetch_add(&p->gen, 1);
+			code = true;
 		}
 		kvm_memslot_mark_dirty(slot, gfn);
 		gpa += n;
 		len -= n;
 	}
+	return code;
 }
 
 static size_t memslot_dirty_words(uint64_t npages)
@@ -410,6 +414,7 @@ static uint64_t memslot_part(const struct kvm_memslot *s, gpa_t gpa, uint64_t si
 void kvm_memory_written(struct kvm_vm *vm, gpa_t gpa, uint64_t size)
 {
 	const struct kvm_memslots *t;
+	bool code = false;
 
 	if (gpa + size < gpa)
 		size = -gpa;
@@ -420,7 +425,9 @@ void kvm_memory_written(struct kvm_vm *vm, gpa_t gpa, uint64_t size)
 		uint64_t n = memslot_part(t->slot[i], gpa, size, &from);
 
 		if (n)
-			kvm_memslot_written(t->slot[i], from, n);
+			code |= kvm_memslot_written(t->slot[i], from, n);
 	}
 	pthread_mutex_unlock(&vm->slots_lock);
+	if (code)
+		kvm_request_all(vm, REQ_CODE, NULL);
 }

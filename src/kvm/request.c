@@ -42,6 +42,18 @@ void kvm_make_request(struct vcpu *v, uint32_t bits)
 	}
 }
 
+void kvm_request_all(struct kvm_vm *vm, uint32_t bits, struct vcpu *self)
+{
+	unsigned n = atomic_load(&vm->nvcpus);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct vcpu *v = atomic_load(&vm->vcpus[i]);
+
+		if (v != self)
+			atomic_fetch_or(&v->requests, bits);
+	}
+}
+
 /* One step of waiting: a vCPU reaches a boundary within microseconds unless it lost its CPU. */
 static void request_relax(unsigned *turns)
 {
@@ -168,7 +180,10 @@ static int request_signal_fd(struct vcpu *v)
 	return v->sig_fd;
 }
 
-/* REQ_STEAL waits for the next entry: shared time areas are not read by a halted processor. */
+/*
+ * REQ_STEAL and REQ_CODE wait for the next entry: a halted processor reads no shared time areas and
+ * runs no code.
+ */
 void kvm_vcpu_wait(struct vcpu *self, uint64_t deadline)
 {
 	struct pollfd fd[2] = { { .fd = atomic_load(&self->kick_fd), .events = POLLIN },
@@ -177,7 +192,7 @@ void kvm_vcpu_wait(struct vcpu *self, uint64_t deadline)
 	if (!atomic_load(&self->ignore_signals))
 		fd[1].fd = request_signal_fd(self);
 	atomic_store(&self->halted_wait, true);
-	while (!(atomic_load(&self->requests) & ~(unsigned)REQ_STEAL)) {
+	while (!(atomic_load(&self->requests) & ~(unsigned)(REQ_STEAL | REQ_CODE))) {
 		struct timespec ts, *tp = NULL;
 
 		if (deadline) {

@@ -58,8 +58,10 @@ void kvm_memslot_mark_dirty(struct kvm_memslot *slot, uint64_t gfn);
 /*
  * Somebody wrote [gpa, gpa+len) without going through a vCPU's write-TLB: bump generations of code
  * lines hit, mark dirty. Does not cross a slot border (call per slot). Any thread that may use it.
+ Returns whether decoded
+ * bytes were hit.
  */
-void kvm_memslot_written(struct kvm_memslot *slot, gpa_t gpa, uint64_t len);
+bool kvm_memslot_written(struct kvm_memslot *slot, gpa_t gpa, uint64_t len);
 
 /* ---- In-kernel I/O buses: irqchip, PIT, ioeventfd, coalesced MMIO --------------------------- */
 
@@ -194,6 +196,7 @@ enum {
 	REQ_PAUSE = 1 << 5, /* another vCPU is in an exclusive section: wait outside guest mode */
 	REQ_STEAL = 1 << 6, /* kvm-clock / steal-time areas to be rewritten */
 	REQ_FLUSH_CODE = 1 << 7, /* drop all cached code (memory slot removed) */
+	REQ_CODE = 1 << 9, /* decoded bytes were written: look at the pages with code */
 	REQ_IMMEDIATE =
 		1 << 8, /* run->immediate_exit: as REQ_KICK, at the end of the instruction */
 
@@ -203,6 +206,9 @@ enum {
 
 /* Set request bits and, if the vCPU is halted, wake it. Any thread, async-signal-safe. */
 void kvm_make_request(struct vcpu *v, uint32_t bits);
+
+/* Set request bits in every vCPU but self (NULL: all), without waiting. Any thread. */
+void kvm_request_all(struct kvm_vm *vm, uint32_t bits, struct vcpu *self);
 
 /*
  * Set request bits in every vCPU but self and wait until each has acted on them or is outside guest

@@ -22,6 +22,7 @@
 
 #include "kvm/x86/interp/debug.h"
 #include "kvm/x86/irqchip.h"
+#include "kvm/x86/jit/jit.h"
 
 /* ---- TLB ------------------------------------------------------------------------------------ */
 
@@ -61,6 +62,7 @@ static void mmu_clear(struct vcpu *v)
 		v->large_lo[i] = ~0ull;
 		v->large_hi[i] = 0;
 	}
+	jit_new_context(v);
 }
 
 static void mmu_new_asid(struct vcpu *v)
@@ -70,6 +72,7 @@ static void mmu_new_asid(struct vcpu *v)
 	v->asid = v->next_asid++;
 	if (v->cr4 & CR4_PCIDE)
 		v->pcid_asid[v->cr3 & 0xfff] = (uint16_t)v->asid;
+	jit_new_asid(v);
 }
 
 void mmu_flush_all(struct vcpu *v)
@@ -93,10 +96,12 @@ void mmu_flush_pcid(struct vcpu *v, unsigned pcid)
 void mmu_set_cr3(struct vcpu *v, uint64_t cr3, bool flush)
 {
 	v->cr3 = cr3;
-	if ((v->cr4 & CR4_PCIDE) && !flush && v->pcid_asid[cr3 & 0xfff])
+	if ((v->cr4 & CR4_PCIDE) && !flush && v->pcid_asid[cr3 & 0xfff]) {
 		v->asid = v->pcid_asid[cr3 & 0xfff];
-	else
+		jit_set_asid(v);
+	} else {
 		mmu_new_asid(v);
+	}
 }
 
 void mmu_flush_page(struct vcpu *v, gva_t la)
@@ -116,6 +121,7 @@ void mmu_flush_page(struct vcpu *v, gva_t la)
 		if (((v->itlb[c][at].tag ^ la) & PAGE_MASK) == 0)
 			v->itlb[c][at].tag = TLB_EMPTY;
 	v->fetch_gen++;
+	jit_tlb_flush_page(v, la);
 }
 
 void mmu_drop_writes(struct vcpu *v, gpa_t page)
@@ -124,6 +130,7 @@ void mmu_drop_writes(struct vcpu *v, gpa_t page)
 		for (unsigned n = 0; n < TLB_SIZE; n++)
 			if ((v->tlbs[c][n].info & PAGE_MASK) == page)
 				v->tlbs[c][n].wtag = TLB_EMPTY;
+	jit_tlb_drop_writes(v, page);
 }
 
 /* Remember where large pages are cached: INVLPG inside them must drop all their 4-KiB entries. */
@@ -210,7 +217,8 @@ static void mmu_store_ram(struct vcpu *v, const struct mmu_page *p, const void *
 	/* a decoder on another vCPU sets code_lines, then waits for us at a boundary: no fence
 	 * needed */
 	if (unlikely(atomic_load_explicit(&pg->code_lines, memory_order_acquire))) {
-		kvm_memslot_written(p->slot, p->gpa, len);
+		if (kvm_memslot_written(p->slot, p->gpa, len))
+			jit_code_written(v, pg);
 		v->stat.code_invalidations++;
 		if (v->cur)
 			v->block_end = v->cur + 1;
@@ -427,7 +435,8 @@ static int mmu_physical(struct vcpu *v, gpa_t gpa, void *buf, uint32_t len, bool
 		host = s->host + (gpa - (s->base_gfn << PAGE_SHIFT));
 		if (write) {
 			memcpy(host, b, n);
-			kvm_memslot_written(s, gpa, n);
+			if (kvm_memslot_written(s, gpa, n))
+				jit_code_written(v, &s->pages[(gpa >> PAGE_SHIFT) - s->base_gfn]);
 		} else {
 			memcpy(b, host, n);
 		}

@@ -10,6 +10,8 @@
  */
 #include "kvm/x86/mmu.h"
 
+#include "kvm/x86/jit/jit.h"
+
 enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_A = 0x20, PTE_D = 0x40, PTE_PS = 0x80, PTE_G = 0x100 };
 #define PTE_NX    BIT(63)
 #define PTE_ADDR  0x000ffffffffff000ull
@@ -27,8 +29,8 @@ static void *walk_entry(struct vcpu *v, gpa_t gpa, struct kvm_memslot **slot)
 }
 
 /* Set bits in an entry if it still is what was read. False: it changed, walk again. */
-static bool walk_set(struct kvm_memslot *slot, void *entry, unsigned size, uint64_t old,
-		     uint64_t set, gpa_t gpa)
+static bool walk_set(struct vcpu *v, struct kvm_memslot *slot, void *entry, unsigned size,
+		     uint64_t old, uint64_t set, gpa_t gpa)
 {
 	uint32_t old32 = (uint32_t)old;
 
@@ -40,7 +42,8 @@ static bool walk_set(struct kvm_memslot *slot, void *entry, unsigned size, uint6
 		    : !__atomic_compare_exchange_n((uint32_t *)entry, &old32, (uint32_t)(old | set),
 						   false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		return false;
-	kvm_memslot_written(slot, gpa, size);
+	if (kvm_memslot_written(slot, gpa, size))
+		jit_code_written(v, &slot->pages[(gpa >> PAGE_SHIFT) - slot->base_gfn]);
 	return true;
 }
 
@@ -161,7 +164,8 @@ static int walk_once(struct vcpu *v, gva_t la, unsigned access, bool set_ad, str
 
 			if ((lv[k].value & set) == set)
 				continue;
-			if (!walk_set(lv[k].slot, lv[k].entry, size, lv[k].value, set, lv[k].gpa))
+			if (!walk_set(v, lv[k].slot, lv[k].entry, size, lv[k].value, set,
+				      lv[k].gpa))
 				return -1;
 			if (k == n)
 				e |= set;

@@ -15,6 +15,7 @@
 #include "kvm/handle.h"
 #include "kvm/x86/interp/block.h"
 #include "kvm/x86/irqchip.h"
+#include "kvm/x86/jit/jit.h"
 #include "kvm/x86/state.h"
 
 /* How often a KVM_RUN that may be interrupted by signals looks for them. */
@@ -69,6 +70,8 @@ int kvm_arch_vcpu_create(struct kvm_vm *vm, uint32_t id, uint32_t index, struct 
 		r = vcpu_map_run(v);
 	if (!r)
 		r = block_cache_new(v);
+	if (!r && !vm->no_jit && jit_new(v) == -ENOMEM)
+		r = -ENOMEM; /* without what it needs of the host: interpreter only */
 	if (!r) {
 		vcpu_default_cpuid(v);
 		vcpu_reset(v, false);
@@ -95,6 +98,7 @@ void kvm_arch_vcpu_destroy(struct vcpu *v)
 		kvm_lapic_free(v);
 	coro_free(v->coro);
 	block_cache_free(v);
+	jit_free(v);
 	if (v->run)
 		munmap(v->run, KVM_RUN_AREA_SIZE);
 	if (atomic_load(&v->kick_fd) >= 0)

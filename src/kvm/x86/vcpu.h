@@ -28,6 +28,7 @@
 #include "base/bits.h"
 #include "base/coro.h"
 #include "kvm/vm.h"
+#include "kvm/x86/jit/env.h"
 #include "x86/decode.h"
 #include "x86/insn.h"
 
@@ -269,6 +270,8 @@ struct vcpu {
 	uint32_t next_asid;	  /* 1..ASID_MAX; all ones in a tag would look empty */
 	uint64_t large_lo[2], large_hi[2]; /* linear range, by address half, with large pages cached */
 	uint16_t pcid_asid[4096]; /* PCID -> ASID, 0: none */
+	struct jit *jitp;   /* the translator, NULL: interpreter only */
+	struct jit_env jit; /* what generated code reaches */
 	struct itlb_entry itlb[2][ITLB_SIZE]; /* supervisor, user */
 	struct tlb_entry tlbs[TLB_CTXS][TLB_SIZE];
 };

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "kvm/x86/interp/exec.h"
+#include "kvm/x86/jit/jit.h"
 #include "kvm/x86/interp/thunk.h"
 
 #define ARENA_SIZE  (48u << 20)
@@ -65,6 +66,7 @@ void block_cache_flush(struct vcpu *v)
 	memset(c->jump, 0, sizeof(c->jump));
 	c->used = 0;
 	v->fetch_gen++;
+	jit_flush(v);
 }
 
 /* ---- Fetching ------------------------------------------------------------------------------- */
@@ -275,6 +277,7 @@ static struct block *block_make(struct vcpu *v, struct itlb_entry *t, unsigned o
 	b->page = page;
 	b->mode = (uint8_t)mode;
 	b->has_page_end = 0;
+	b->heat = 0;
 	b->next = *head;
 	*head = b;
 	c->used += (sizeof(*b) + b->n * sizeof(struct insn) + 15) & ~(size_t)15;

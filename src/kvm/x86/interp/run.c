@@ -24,6 +24,7 @@
 #include "kvm/x86/interp/debug.h"
 #include "kvm/x86/interp/exec.h"
 #include "kvm/x86/irqchip.h"
+#include "kvm/x86/jit/jit.h"
 
 /* ---- Guest mode ----------------------------------------------------------------------------- */
 
@@ -44,6 +45,7 @@ static void run_yield(struct vcpu *v)
 {
 	kvm_guest_exit(v);
 	coro_yield(v->coro);
+	jit_thread(v);
 	kvm_guest_enter(v);
 }
 
@@ -202,7 +204,9 @@ static bool run_wait(struct vcpu *v)
 		kvm_guest_boundary(v);
 		if (r & REQ_STEAL)
 			kvm_pvclock_update(v);
-		atomic_fetch_and(&v->requests, ~(unsigned)(REQ_EVENT | REQ_STEAL));
+		if (r & REQ_CODE)
+			jit_check_pages(v);
+		atomic_fetch_and(&v->requests, ~(unsigned)(REQ_EVENT | REQ_STEAL | REQ_CODE));
 		/* an event between the test above and here has set REQ_EVENT again */
 		if (atomic_load(&v->mp_state) == KVM_MP_STATE_HALTED && run_wakes(v))
 			continue;
@@ -282,6 +286,10 @@ static enum run_next run_service(struct vcpu *v)
 		atomic_fetch_and(&v->requests, ~(unsigned)REQ_SIGNAL);
 		if (kvm_signal_pending(v))
 			return run_leave(v, -EINTR, KVM_EXIT_INTR);
+	}
+	if (r & REQ_CODE) {
+		atomic_fetch_and(&v->requests, ~(unsigned)REQ_CODE);
+		jit_check_pages(v);
 	}
 	if (r & REQ_STEAL) {
 		atomic_fetch_and(&v->requests, ~(unsigned)REQ_STEAL);
@@ -381,11 +389,16 @@ static enum run_next run_one(struct vcpu *v)
 
 static enum run_next run_block(struct vcpu *v)
 {
-	struct block *b = block_lookup(v);
 	const struct insn *i;
+	struct block *b;
 
+	if (jit_run_known(v))
+		return RUN_ON;
+	b = block_lookup(v);
 	if (unlikely(!b))
 		return run_no_memory(v);
+	if (jit_run(v, b))
+		return RUN_ON;
 	i = b->insns;
 	v->block_end = i + b->n;
 	v->insn_count += b->n;
@@ -430,6 +443,7 @@ void vcpu_run_loop(void *vcpu)
 {
 	struct vcpu *v = vcpu;
 
+	jit_thread(v);
 	kvm_guest_enter(v);
 	for (;;) {
 		v->delivering = -1;

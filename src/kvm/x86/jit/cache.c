@@ -1,0 +1,466 @@
+/*
+ * The vCPU's translated code: memory, lookup, links between blocks, invalidation.
+ *
+ * The code is a memfd mapped twice, once to write and once to execute. When code or its
+ * descriptions are full, everything is dropped; that happens between blocks, never under running
+ * code. A block whose bytes were written is unlinked from everything that leads to it and left
+ * where it is.
+ *
+ * References: see jit.h. Threads: the vCPU's own.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kvm/x86/jit/jit_int.h"
+
+#include "kvm/x86/interp/thunk.h"
+
+#define HWCAP2_FSGSBASE_BIT 2 /* <asm/hwcap2.h> */
+
+/* ---- Contexts ------------------------------------------------------------------------------- */
+
+static void cache_clear_ibtc(struct vcpu *v)
+{
+	memset(v->jit.ibtc, 0, sizeof(v->jit.ibtc));
+}
+
+static void cache_renew(struct vcpu *v);
+
+/* A number never given before; every 2^15 of them the tags of ibtc start again. */
+static uint32_t cache_serial(struct vcpu *v)
+{
+	struct jit *j = v->jitp;
+
+	if ((++j->serial & 0x7fff) == 0) {
+		cache_clear_ibtc(v);
+		cache_renew(v);
+	}
+	return j->serial;
+}
+
+/* The tag bits of a context number: 62..48, so that tags of canonical addresses never meet. */
+static void cache_set_context(struct vcpu *v, unsigned ctx, uint32_t serial)
+{
+	v->jit.link[ctx] = serial;
+	v->jit.token[ctx] = (uint64_t)(serial & 0x7fff) << 48;
+}
+
+/* New numbers for all contexts. */
+static void cache_renew(struct vcpu *v)
+{
+	struct jit *j = v->jitp;
+
+	memset(j->asid_serial, 0, sizeof(j->asid_serial));
+	for (unsigned c = 0; c < JIT_CTXS; c++)
+		cache_set_context(v, c, ++j->serial);
+	j->asid_serial[v->asid] = v->jit.link[TLB_USER];
+	j->serial++;
+	j->kernel_low = false;
+}
+
+void jit_new_context(struct vcpu *v)
+{
+	if (!v->jitp)
+		return;
+	if ((v->jitp->serial & 0x7fff) > 0x7ff0) {
+		cache_clear_ibtc(v);
+		v->jitp->serial += 32; /* over the border, where no tag is left */
+	}
+	cache_renew(v);
+	jit_tlb_flush(v);
+}
+
+void jit_new_asid(struct vcpu *v)
+{
+	if (v->jitp)
+		v->jitp->asid_serial[v->asid] = 0;
+	jit_set_asid(v);
+}
+
+void jit_set_asid(struct vcpu *v)
+{
+	struct jit *j = v->jitp;
+	uint32_t serial;
+
+	if (!j)
+		return;
+	jit_tlb_flush(v);
+	if (j->kernel_low) { /* kernel code of the old address space may have been linked */
+		jit_new_context(v);
+		return;
+	}
+	serial = j->asid_serial[v->asid];
+	if (!serial) {
+		serial = cache_serial(v);
+		j->asid_serial[v->asid] = serial;
+	}
+	cache_set_context(v, TLB_USER, serial);
+}
+
+/* ---- TLB ------------------------------------------------------------------------------------ */
+
+static void cache_tlb_clear(struct jit_tlb_entry *x)
+{
+	x->rkey = x->wkey = JIT_TLB_EMPTY;
+}
+
+void jit_tlb_flush(struct vcpu *v)
+{
+	struct jit *j = v->jitp;
+
+	if (!j)
+		return;
+	for (unsigned c = 0; c < JIT_CTXS; c++) {
+		if (j->nlog[c] <= ARRAY_SIZE(j->log[c])) {
+			for (unsigned n = 0; n < j->nlog[c]; n++)
+				cache_tlb_clear(&v->jit.tlb[c][j->log[c][n]]);
+		} else {
+			for (unsigned n = 0; n < JIT_TLB_SIZE; n++)
+				cache_tlb_clear(&v->jit.tlb[c][n]);
+		}
+		j->nlog[c] = 0;
+	}
+}
+
+void jit_tlb_flush_page(struct vcpu *v, uint64_t la)
+{
+	struct jit *j = v->jitp;
+
+	if (!j)
+		return;
+	if (j->code_vpages[(la >> 18) & 63] & BIT((la >> PAGE_SHIFT) & 63))
+		jit_new_context(v);
+	for (unsigned c = 0; c < JIT_CTXS; c++)
+		cache_tlb_clear(&v->jit.tlb[c][(la >> PAGE_SHIFT) & (JIT_TLB_SIZE - 1)]);
+}
+
+void jit_tlb_drop_writes(struct vcpu *v, uint64_t gpa_page)
+{
+	if (!v->jitp)
+		return;
+	for (unsigned c = 0; c < JIT_CTXS; c++)
+		for (unsigned n = 0; n < JIT_TLB_SIZE; n++)
+			if (v->jit.tlb[c][n].gpa == gpa_page)
+				v->jit.tlb[c][n].wkey = JIT_TLB_EMPTY;
+}
+
+/* ---- Links ---------------------------------------------------------------------------------- */
+
+static void cache_patch32(struct jit *j, uint32_t at, uint32_t x)
+{
+	__atomic_store_n((uint32_t *)(j->rw + at), x, __ATOMIC_RELAXED);
+}
+
+void jit_set_link(struct jit *j, struct jit_link *l, struct jit_block *to)
+{
+	if (l->target)
+		return;
+	if (l->stamp)
+		cache_patch32(j, l->stamp, j->v->jit.link[l->ctx]);
+	cache_patch32(j, l->site, to->entry - (l->site + 4));
+	l->target = to;
+	l->next = to->in;
+	to->in = l;
+	j->stat.links++;
+}
+
+static void cache_unlink(struct jit *j, struct jit_link *l)
+{
+	struct jit_link **p;
+
+	if (!l->target)
+		return;
+	for (p = &l->target->in; *p; p = &(*p)->next)
+		if (*p == l) {
+			*p = l->next;
+			break;
+		}
+	cache_patch32(j, l->site, l->stub - (l->site + 4));
+	l->target = NULL;
+}
+
+/* ---- Lookup --------------------------------------------------------------------------------- */
+
+static unsigned cache_hash(gva_t la)
+{
+	return (unsigned)(la ^ (la >> 14)) & (JIT_HASH - 1);
+}
+
+static struct jit_page **cache_page(struct jit *j, const struct kvm_page *page)
+{
+	struct jit_page **p = &j->pages[((uintptr_t)page / sizeof(*page)) & (JIT_PAGES - 1)];
+
+	while (*p && (*p)->page != page)
+		p = &(*p)->next;
+	return p;
+}
+
+static struct jit_ibtc_entry *cache_ibtc(struct vcpu *v, gva_t la)
+{
+	return &v->jit.ibtc[la & (JIT_IBTC_SIZE - 1)];
+}
+
+void jit_ibtc_add(struct vcpu *v, const struct jit_block *b)
+{
+	*cache_ibtc(v, b->la) =
+		(struct jit_ibtc_entry){ b->la ^ v->jit.token[b->ctx], v->jitp->rx + b->entry_mem };
+}
+
+static void cache_remove(struct vcpu *v, struct jit_block *b)
+{
+	struct jit *j = v->jitp;
+	struct jit_block **p = &j->hash[cache_hash(b->la)];
+	struct jit_ibtc_entry *x = cache_ibtc(v, b->la);
+
+	while (*p && *p != b)
+		p = &(*p)->hash_next;
+	if (*p)
+		*p = b->hash_next;
+	while (b->in)
+		cache_unlink(j, b->in);
+	for (unsigned n = 0; n < 2; n++)
+		cache_unlink(j, &b->link[n]);
+	if (x->code == j->rx + b->entry_mem)
+		*x = (struct jit_ibtc_entry){ 0 };
+	if (j->pending == &b->link[0] || j->pending == &b->link[1])
+		j->pending = NULL;
+	b->dead = 1;
+	j->stat.invalidated++;
+}
+
+void jit_page_written(struct vcpu *v, const struct kvm_page *page)
+{
+	struct jit_page *p;
+
+	if (!v->jitp)
+		return;
+	p = *cache_page(v->jitp, page);
+	if (!p)
+		return;
+	for (struct jit_block *b = p->blocks; b; b = b->page_next)
+		cache_remove(v, b);
+	p->blocks = NULL;
+	p->gen = atomic_load_explicit(&p->page->gen, memory_order_acquire);
+}
+
+void jit_code_written(struct vcpu *v, const struct kvm_page *page)
+{
+	jit_page_written(v, page);
+	kvm_request_all(v->vm, REQ_CODE, v);
+}
+
+void jit_check_pages(struct vcpu *v)
+{
+	struct jit *j = v->jitp;
+
+	if (!j)
+		return;
+	for (unsigned n = 0; n < JIT_PAGES; n++)
+		for (struct jit_page *p = j->pages[n]; p; p = p->next)
+			if (p->blocks &&
+			    p->gen != atomic_load_explicit(&p->page->gen, memory_order_acquire))
+				jit_page_written(v, p->page);
+}
+
+void jit_flush(struct vcpu *v)
+{
+	struct jit *j = v->jitp;
+
+	if (!j)
+		return;
+	memset(j->hash, 0, sizeof(j->hash));
+	memset(j->pages, 0, sizeof(j->pages));
+	memset(j->code_vpages, 0, sizeof(j->code_vpages));
+	j->used = j->glue_end;
+	j->meta_used = 0;
+	j->ndescs = 0;
+	j->pending = NULL;
+	cache_clear_ibtc(v);
+	jit_new_context(v);
+	j->stat.flushes++;
+}
+
+static unsigned cache_ctx(const struct vcpu *v)
+{
+	return (unsigned)((v->tlb - v->tlbs[0]) / TLB_SIZE);
+}
+
+/* The block of this address, bytes and context, translated now if b is hot. NULL: not yet. */
+static struct jit_block *cache_get(struct vcpu *v, struct block *b, gva_t la, unsigned ctx)
+{
+	struct jit *j = v->jitp;
+	struct jit_block **head = &j->hash[cache_hash(la)], *jb;
+	struct jit_page **pp;
+
+	for (jb = *head; jb; jb = jb->hash_next)
+		if (jb->la == la && jb->host == b->host && jb->ctx == ctx && jb->gen == b->gen)
+			return jb;
+	if (++b->heat < JIT_HEAT)
+		return NULL;
+	jb = jit_translate(v, b, la, ctx);
+	if (!jb) {
+		jit_flush(v);
+		return NULL;
+	}
+	pp = cache_page(j, b->page);
+	if (!*pp) {
+		struct jit_page *p;
+
+		if (j->meta_used + sizeof(*p) > JIT_META_SIZE) {
+			jit_flush(v);
+			return NULL;
+		}
+		p = (struct jit_page *)(j->meta + j->meta_used);
+		j->meta_used += (sizeof(*p) + 15) & ~(size_t)15;
+		*p = (struct jit_page){ .page = b->page, .gen = b->gen };
+		*pp = p;
+	} else if ((*pp)->gen != b->gen) {
+		jit_page_written(v, b->page);
+	}
+	(*pp)->gen = b->gen;
+	jb->page_next = (*pp)->blocks;
+	(*pp)->blocks = jb;
+	jb->hash_next = *head;
+	*head = jb;
+	j->code_vpages[(la >> 18) & 63] |= BIT((la >> PAGE_SHIFT) & 63);
+	return jb;
+}
+
+/* ---- Running -------------------------------------------------------------------------------- */
+
+void jit_thread(struct vcpu *v)
+{
+	if (v->jitp)
+		__asm__ volatile("wrgsbase %0" ::"r"(v));
+}
+
+static bool cache_usable(const struct vcpu *v)
+{
+	return v->jitp && v->long64 && !v->ac_check && cache_ctx(v) < JIT_CTXS;
+}
+
+static void cache_enter(struct vcpu *v, uint64_t code)
+{
+	struct jit *j = v->jitp;
+
+	v->jit.tmp2 = 0;
+	jit_enter(v, code);
+	j->stat.exits++;
+	j->pending = (struct jit_link *)(uintptr_t)v->jit.tmp2;
+	v->cur = NULL;
+}
+
+bool jit_run_known(struct vcpu *v)
+{
+	struct jit_ibtc_entry *x;
+	gva_t la = v->r[REG_RIP];
+
+	if (!cache_usable(v) || v->jitp->pending || v->flush_code || v->jit.interp_once)
+		return false;
+	x = cache_ibtc(v, la);
+	if (x->tag != (la ^ v->jit.token[cache_ctx(v)]) || !x->code)
+		return false;
+	cache_enter(v, (uintptr_t)x->code);
+	return true;
+}
+
+bool jit_run(struct vcpu *v, struct block *b)
+{
+	struct jit *j = v->jitp;
+	struct jit_link *l;
+	struct jit_block *jb;
+	unsigned ctx;
+
+	if (!cache_usable(v) || b->has_page_end)
+		return false;
+	if (v->jit.interp_once) {
+		v->jit.interp_once = 0;
+		j->pending = NULL;
+		return false;
+	}
+	ctx = cache_ctx(v);
+	/* kernel code in the lower half belongs to one address space, but its context does not */
+	if (ctx != TLB_USER && !(v->r[REG_RIP] >> 63))
+		j->kernel_low = true;
+	jb = cache_get(v, b, v->r[REG_RIP], ctx);
+	l = j->pending;
+	j->pending = NULL;
+	if (!jb)
+		return false;
+	if (l && l->la == jb->la && l->ctx == ctx) {
+		if (l->target && l->stamp) /* another address space: stamp it anew */
+			cache_unlink(j, l);
+		jit_set_link(j, l, jb);
+	}
+	jit_ibtc_add(v, jb);
+	cache_enter(v, (uintptr_t)j->rx + jb->entry_mem);
+	return true;
+}
+
+/* ---- Creation ------------------------------------------------------------------------------- */
+
+int jit_new(struct vcpu *v)
+{
+	struct jit *j;
+	struct emit e;
+	int fd;
+
+	if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) || !host_has_feature(FEAT_AVX) ||
+	    !host_has_feature(FEAT_LAHF))
+		return -ENOTSUP;
+	j = calloc(1, sizeof(*j));
+	if (!j)
+		return -ENOMEM;
+	j->v = v;
+	fd = memfd_create("kvasir-jit", MFD_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, JIT_CODE_SIZE))
+		goto fail;
+	j->rw = mmap(NULL, JIT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	j->rx = mmap(NULL, JIT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	j->meta = mmap(NULL, JIT_META_SIZE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	j->descs = mmap(NULL, JIT_DESCS * sizeof(*j->descs), PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	close(fd);
+	fd = -1;
+	if (j->rw == MAP_FAILED || j->rx == MAP_FAILED || j->meta == MAP_FAILED ||
+	    (void *)j->descs == MAP_FAILED)
+		goto fail;
+	emit_init(&e, j->rw, 16384, (uintptr_t)j->rx);
+	jit_glue(j, &e);
+	emit_align(&e, 64);
+	if (e.full)
+		goto fail;
+	j->glue_end = j->used = emit_size(&e);
+	v->jitp = j;
+	v->jit.self = v;
+	v->jit.host_mxcsr = 0x1f80;
+	for (unsigned c = 0; c < JIT_CTXS; c++) {
+		j->nlog[c] = JIT_TLB_SIZE; /* overflowed: the flush clears all */
+	}
+	jit_tlb_flush(v);
+	jit_new_context(v);
+	return 0;
+fail:
+	if (fd >= 0)
+		close(fd);
+	free(j);
+	return -ENOMEM;
+}
+
+void jit_free(struct vcpu *v)
+{
+	struct jit *j = v->jitp;
+
+	if (!j)
+		return;
+	munmap(j->rw, JIT_CODE_SIZE);
+	munmap(j->rx, JIT_CODE_SIZE);
+	munmap(j->meta, JIT_META_SIZE);
+	munmap(j->descs, JIT_DESCS * sizeof(*j->descs));
+	free(j);
+	v->jitp = NULL;
+}

@@ -1,0 +1,47 @@
+/*
+ * The part of struct vcpu that generated code reaches: it is addressed from gs.
+ *
+ * Threads: the vCPU's own.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#define JIT_TLB_BITS 10
+#define JIT_TLB_SIZE (1u << JIT_TLB_BITS)
+/* No access finds it: not canonical, so la ^ key is never a page offset. */
+#define JIT_TLB_EMPTY 0x4000000000000000ull
+
+struct jit_tlb_entry {
+	uint64_t rkey, wkey; /* page address, or JIT_TLB_EMPTY */
+	uint64_t host;       /* host address of the page */
+	uint64_t gpa;
+};
+
+#define JIT_IBTC_SIZE 4096
+struct jit_ibtc_entry {
+	uint64_t tag; /* linear address ^ token; 0 is never one */
+	void *code;
+};
+
+enum { VEC_OUT, VEC_SSE, VEC_AVX };
+enum { JIT_CTXS = 3 }; /* as enum tlb_ctx */
+
+struct jit_env {
+	void *self;   /* struct vcpu */
+	uint64_t tmp; /* scratch of the glue code */
+	uint64_t tmp2;
+	/*
+	 * What makes code addresses of a context valid: token enters the tags of ibtc, link is
+	 * compared by direct jumps across pages.
+	 */
+	uint64_t token[JIT_CTXS];
+	uint32_t link[JIT_CTXS];
+	uint32_t host_mxcsr;
+	uint8_t vec_live;    /* VEC_*: guest vector registers and MXCSR are in the host's */
+	uint8_t vec_level;   /* what CR4 and XCR0 allow */
+	uint8_t leave;       /* the helper wants generated code to end */
+	uint8_t interp_once; /* run the next block by the interpreter */
+	struct jit_ibtc_entry ibtc[JIT_IBTC_SIZE];
+	struct jit_tlb_entry tlb[JIT_CTXS][JIT_TLB_SIZE];
+};

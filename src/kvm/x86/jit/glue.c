@@ -1,0 +1,292 @@
+/*
+ * Code around translated blocks: entering, leaving, calling the interpreter's functions.
+ *
+ * The glue is generated once a vCPU at the start of its code. Calls from blocks are
+ *     call g_exec; .long index of struct jit_desc; ...
+ * with the guest's flags in v->fl if they matter. The glue stores all registers, calls C on the
+ * vCPU's own stack, and reloads. C may throw: everything the guest has is in struct vcpu by then.
+ * Vector registers are stored before any C code runs, which may use them, and loaded again after.
+ *
+ * References: [SYSV-AMD64 3.2]. Threads: the vCPU's own.
+ */
+#include "kvm/x86/jit/jit_int.h"
+
+#include "kvm/x86/fpu.h"
+
+enum { XSAVE_XMM = 160, XSAVE_YMMH = 576, XSAVE_MXCSR = 24 };
+
+static const uint8_t glue_regs[] = { H_RAX, H_RCX, H_RDX, H_RBX, H_R9,  H_RBP, H_RSI,
+				     H_RDI, H_R8,  H_R12, H_R13, H_R14, H_R15 };
+
+static uint32_t glue_slot(unsigned host)
+{
+	return JIT_OFF_R(host == H_R9 ? REG_RSP : host);
+}
+
+static void glue_store_regs(struct emit *e)
+{
+	for (unsigned n = 0; n < sizeof(glue_regs); n++)
+		asm_st(e, glue_regs[n], glue_slot(glue_regs[n]));
+}
+
+static void glue_load_regs(struct emit *e)
+{
+	for (unsigned n = 0; n < sizeof(glue_regs); n++)
+		asm_ld(e, glue_regs[n], glue_slot(glue_regs[n]));
+}
+
+/* EFLAGS = v->fl; clobbers rax. */
+static void glue_load_flags(struct emit *e)
+{
+	asm_gs(e, 0x0fb7, false, H_RAX, JIT_OFF(fl));
+	emit_flags_from_ax(e);
+}
+
+/* Vector registers and MXCSR to and from v->xsave; r11 = self. */
+static void glue_vec(struct emit *e, bool store)
+{
+	int32_t base = (int32_t)offsetof(struct vcpu, xsave);
+
+	asm_ld(e, S1, JIT_OFF(jit.self));
+	for (unsigned x = 0; x < 16; x++) {
+		if (store) {
+			emit_movaps_store(e, S1, base + XSAVE_XMM + 16 * (int)x, x);
+			emit_vextractf128(e, S1, base + XSAVE_YMMH + 16 * (int)x, x);
+		} else {
+			emit_movaps_load(e, x, S1, base + XSAVE_XMM + 16 * (int)x);
+			emit_vinsertf128(e, x, S1, base + XSAVE_YMMH + 16 * (int)x);
+		}
+	}
+	if (store) {
+		emit_stmxcsr(e, S1, base + XSAVE_MXCSR);
+		emit_vzeroupper(e);
+		emit_ldmxcsr(e, S1, (int32_t)JIT_OFF(jit.host_mxcsr));
+	} else {
+		emit_ldmxcsr(e, S1, base + XSAVE_MXCSR);
+	}
+}
+
+static void glue_push(struct emit *e, unsigned reg)
+{
+	asm_rex(e, false, 0, 0, reg, false);
+	asm_u8(e, 0x50 | (reg & 7));
+}
+static void glue_pop(struct emit *e, unsigned reg)
+{
+	asm_rex(e, false, 0, 0, reg, false);
+	asm_u8(e, 0x58 | (reg & 7));
+}
+static void glue_call_c(struct emit *e, uintptr_t fn)
+{
+	asm_const(e, H_RAX, fn);
+	asm_u8(e, 0xff);
+	asm_u8(e, 0xd0);
+}
+static void glue_leave(struct emit *e)
+{
+	static const uint8_t pops[] = { H_R15, H_R14, H_R13, H_R12, H_RBX, H_RBP };
+
+	asm_ri(e, 0, true, H_RSP, 8);
+	for (unsigned n = 0; n < sizeof(pops); n++)
+		glue_pop(e, pops[n]);
+	emit_ret(e);
+}
+/* If vector registers are live: store them and say that they are not. */
+static void glue_vec_out(struct emit *e)
+{
+	size_t skip;
+
+	asm_cmp_gs8(e, JIT_OFF(jit.vec_live), 0);
+	skip = asm_jump_fwd(e, CC_E);
+	glue_vec(e, true);
+	{
+		static const uint8_t op[] = { 0x65, 0xc6, 0x04, 0x25 }; /* mov byte gs:[], imm8 */
+
+		emit_bytes(e, op, sizeof(op));
+		asm_u32(e, JIT_OFF(jit.vec_live));
+		asm_u8(e, 0);
+	}
+	asm_fix(e, skip);
+}
+
+/*
+ * A call with a descriptor. After it: rax != 0 leaves. reload_vec: vectors that were live before
+ * are loaded again, else they are always loaded (C has allowed it).
+ */
+static uint64_t glue_make_call(struct emit *e, uintptr_t fn, bool vec_entry)
+{
+	uint64_t at = asm_here(e);
+	size_t leave, skip;
+
+	glue_store_regs(e);
+	glue_pop(e, H_RBX); /* points to the descriptor's index */
+	asm_gs(e, 0x0fb6, false, H_R12, JIT_OFF(jit.vec_live));
+	glue_vec_out(e);
+	asm_ld(e, H_RDI, JIT_OFF(jit.self));
+	asm_u8(e, 0x8b); /* mov esi, [rbx] */
+	asm_u8(e, 0x33);
+	glue_call_c(e, fn);
+	asm_rr(e, 0x85, true, H_RAX, H_RAX);
+	leave = asm_jump_fwd(e, CC_NE);
+	if (!vec_entry) {
+		asm_rr(e, 0x85, false, H_R12, H_R12);
+		skip = asm_jump_fwd(e, CC_E);
+	} else {
+		skip = 0;
+	}
+	glue_vec(e, false);
+	if (vec_entry)
+		asm_gs(e, 0x0fb6, false, H_R12, JIT_OFF(jit.vec_level));
+	asm_u8(e, 0x65); /* mov gs:[vec_live], r12b */
+	asm_u8(e, 0x44);
+	asm_u8(e, 0x88);
+	asm_u8(e, 0x24);
+	asm_u8(e, 0x25);
+	asm_u32(e, JIT_OFF(jit.vec_live));
+	if (!vec_entry)
+		asm_fix(e, skip);
+	asm_lea(e, true, S0, H_RBX, -1, 0, 4);
+	asm_st(e, S0, JIT_OFF(jit.tmp));
+	glue_load_flags(e);
+	glue_load_regs(e);
+	asm_gs(e, 0xff, false, 4, JIT_OFF(jit.tmp)); /* jmp gs:[tmp] */
+	asm_fix(e, leave);
+	glue_leave(e);
+	return at;
+}
+
+void jit_glue(struct jit *j, struct emit *e)
+{
+	static const uint8_t pushes[] = { H_RBP, H_RBX, H_R12, H_R13, H_R14, H_R15 };
+
+	/* void enter(struct vcpu *v, uint64_t code) */
+	j->g_enter = asm_here(e);
+	for (unsigned n = 0; n < sizeof(pushes); n++)
+		glue_push(e, pushes[n]);
+	asm_ri(e, 5, true, H_RSP, 8); /* generated code has rsp % 16 == 0 */
+	asm_st(e, H_RSI, JIT_OFF(jit.tmp));
+	glue_load_regs(e);
+	asm_gs(e, 0xff, false, 4, JIT_OFF(jit.tmp));
+
+	emit_align(e, 16);
+	j->g_exit = asm_here(e);
+	glue_store_regs(e);
+	glue_vec_out(e);
+	glue_leave(e);
+
+	emit_align(e, 16);
+	j->g_exec = glue_make_call(e, (uintptr_t)jit_call_exec, false);
+	emit_align(e, 16);
+	j->g_exec_end = glue_make_call(e, (uintptr_t)jit_call_exec_end, false);
+	emit_align(e, 16);
+	j->g_vec = glue_make_call(e, (uintptr_t)jit_call_vec, true);
+}
+
+void jit_enter(struct vcpu *v, uint64_t code)
+{
+	void (*enter)(struct vcpu *, uint64_t) =
+		(void (*)(struct vcpu *, uint64_t))(uintptr_t)v->jitp->g_enter;
+
+	enter(v, code);
+}
+
+/* ---- What generated code calls -------------------------------------------------------------- */
+
+/* Linear address of the operand that a probe has missed on. */
+static bool glue_operand(struct vcpu *v, const struct insn *i, gva_t *la)
+{
+	switch (i->id) {
+	case I_PUSH_Zv:
+	case I_PUSH_Iz:
+	case I_PUSH_Ibs:
+	case I_CALL_Jz:
+	case I_CALL_Ev: *la = v->r[REG_RSP] - i->osize; return true;
+	case I_POP_Zv:
+	case I_RET:
+	case I_RET_Iw: *la = v->r[REG_RSP]; return true;
+	case I_LEAVE: *la = v->r[REG_RBP]; return true;
+	default: break;
+	}
+	if (!(i->flags & IF_MEM))
+		return false;
+	*la = v->seg_base[i->seg] + insn_ea(v, i);
+	return true;
+}
+
+/* Copy what the MMU's TLB knows of la's page. */
+static void glue_tlb_fill(struct vcpu *v, gva_t la)
+{
+	unsigned ctx = (unsigned)((v->tlb - v->tlbs[0]) / TLB_SIZE), at;
+	const struct tlb_entry *t = mmu_entry(v, la);
+	struct jit_tlb_entry *x;
+	gva_t page = la & PAGE_MASK;
+
+	if (ctx >= JIT_CTXS || t->rtag != (page | v->asid))
+		return;
+	at = (la >> PAGE_SHIFT) & (JIT_TLB_SIZE - 1);
+	x = &v->jit.tlb[ctx][at];
+	if (x->rkey == JIT_TLB_EMPTY && x->wkey == JIT_TLB_EMPTY) {
+		struct jit *j = v->jitp;
+
+		if (j->nlog[ctx] < ARRAY_SIZE(j->log[ctx]))
+			j->log[ctx][j->nlog[ctx]] = (uint16_t)at;
+		if (j->nlog[ctx] <= ARRAY_SIZE(j->log[ctx]))
+			j->nlog[ctx]++;
+	}
+	x->rkey = page;
+	x->wkey = t->wtag == t->rtag ? page : JIT_TLB_EMPTY;
+	x->host = page + t->addend;
+	x->gpa = t->info & PAGE_MASK;
+}
+
+static bool glue_exec(struct vcpu *v, uint32_t desc)
+{
+	static const struct insn sentinel;
+	const struct jit_desc *d = &v->jitp->descs[desc];
+	const struct insn *i = d->insn;
+	gva_t la = 0;
+	bool mem;
+
+	v->jitp->stat.execs++;
+	mem = glue_operand(v, i, &la);
+	v->cur = i;
+	v->block_end = &sentinel;
+	v->insn_rip = d->rip;
+	v->r[REG_RIP] = d->rip + i->len;
+	((exec_fn *)i->exec)(v, i);
+	if (mem && v->long64)
+		glue_tlb_fill(v, la);
+	return v->block_end != &sentinel;
+}
+
+/* One instruction in the middle of a block. Nonzero: leave, rIP is set. */
+uint64_t jit_call_exec(struct vcpu *v, uint32_t desc)
+{
+	return glue_exec(v, desc);
+}
+
+/* The last instruction of a block: always leaves. */
+uint64_t jit_call_exec_end(struct vcpu *v, uint32_t desc)
+{
+	glue_exec(v, desc);
+	return 1;
+}
+
+/* May vector instructions run on the host now? Nonzero: leave, the interpreter takes the block. */
+uint64_t jit_call_vec(struct vcpu *v, uint32_t desc)
+{
+	const struct jit_block *b =
+		(const struct jit_block *)((const char *)v->jitp->descs[desc].insn -
+					   offsetof(struct jit_block, insns));
+	uint32_t mxcsr;
+
+	memcpy(&mxcsr, v->xsave + XSAVE_MXCSR, sizeof(mxcsr));
+	v->jit.vec_level = (v->cr4 & CR4_OSXSAVE) && (v->xcr0 & 6) == 6 ? VEC_AVX : VEC_SSE;
+	/* all exceptions masked; enabled; no #NM pending */
+	if ((mxcsr & 0x1f80) == 0x1f80 && !(v->cr0 & (CR0_EM | CR0_TS)) && (v->cr4 & CR4_OSFXSR) &&
+	    (v->jit.vec_level == VEC_AVX || !b->avx))
+		return 0;
+	v->r[REG_RIP] = v->jitp->descs[desc].rip;
+	v->jit.interp_once = 1;
+	return 1;
+}

@@ -1,0 +1,124 @@
+/*
+ * Inside the translator: its state, blocks, and the interfaces between its files.
+ *
+ * Threads: the vCPU's own.
+ */
+#pragma once
+#include <stddef.h>
+
+#include "kvm/x86/interp/block.h"
+#include "kvm/x86/interp/exec.h"
+#include "kvm/x86/jit/asm.h"
+#include "kvm/x86/jit/jit.h"
+#include "kvm/x86/vcpu.h"
+
+struct jit_block;
+
+/* A patched jump of one block to another. */
+struct jit_link {
+	struct jit_link *next;    /* others that lead to the same block */
+	struct jit_block *target; /* NULL: goes to its stub */
+	uint32_t site;            /* offset in the code of the rel32 */
+	uint32_t stub;            /* where it goes when it leads nowhere */
+	uint32_t stamp;           /* offset of the imm32 compared with env.link; 0: same page */
+	gva_t la;                 /* where it leads */
+	uint8_t ctx;              /* whose env.link it compares */
+};
+
+struct jit_block {
+	struct jit_block *hash_next, *page_next;
+	struct jit_link *in; /* jumps that lead here */
+	struct kvm_page *page;
+	const uint8_t *host; /* host address of the guest code */
+	gva_t la;
+	uint32_t gen;
+	uint32_t entry;     /* code offset: EFLAGS hold the flags */
+	uint32_t entry_mem; /* flags are in v->fl */
+	uint16_t n;         /* instructions */
+	uint8_t ctx;
+	uint8_t dead; /* removed; memory goes with the cache */
+	uint8_t avx;  /* has AVX instructions */
+	struct jit_link link[2];
+	struct insn insns[];
+};
+
+/* What a call from generated code to the interpreter's function needs; index in generated code. */
+struct jit_desc {
+	const struct insn *insn;
+	gva_t rip;
+};
+
+#define JIT_CODE_SIZE (32u << 20)
+#define JIT_META_SIZE (48u << 20)
+#define JIT_DESCS     (1u << 20)
+#define JIT_HASH      (1u << 14)
+#define JIT_PAGES     (1u << 12)
+#define JIT_HEAT      12 /* runs in the interpreter before a block is translated */
+
+/* Pages with translated code. */
+struct jit_page {
+	struct jit_page *next;
+	struct kvm_page *page;
+	struct jit_block *blocks;
+	uint32_t gen;
+};
+
+struct jit {
+	struct vcpu *v;
+	uint8_t *rw, *rx; /* the code, writable and executable mapping */
+	size_t used;
+	uint8_t *meta;
+	size_t meta_used;
+	struct jit_desc *descs;
+	uint32_t ndescs;
+	struct jit_block *hash[JIT_HASH];
+	struct jit_page *pages[JIT_PAGES];
+	size_t glue_end; /* code below it is the glue */
+	/* glue, as addresses in rx */
+	uint64_t g_enter, g_exit, g_exec, g_exec_end, g_vec, g_link, g_ibtc_miss;
+	uint32_t serial; /* last context number given */
+	uint32_t asid_serial[4096];
+	uint64_t code_vpages[64]; /* bloom: linear pages that code was translated from */
+	bool kernel_low;          /* kernel code in the lower half has run in this address space */
+	struct jit_link *pending; /* the jump that was taken to leave */
+	/* TLB entries filled since the last flush, by context */
+	uint16_t log[JIT_CTXS][JIT_TLB_SIZE / 2];
+	uint16_t nlog[JIT_CTXS]; /* JIT_TLB_SIZE / 2: overflowed */
+	struct jit_stat {
+		uint64_t blocks, insns, flushes, invalidated, links, exits, execs;
+	} stat;
+};
+
+#define JIT_OFF(field) ((uint32_t)offsetof(struct vcpu, field))
+#define JIT_OFF_R(n)   ((uint32_t)(offsetof(struct vcpu, r) + 8 * (n)))
+
+/* Guest register -> host register, or -1 when it stays in memory. */
+static inline int jit_host_reg(unsigned guest)
+{
+	switch (guest) {
+	case REG_RSP: return H_R9;
+	case REG_R9:
+	case REG_R10:
+	case REG_R11: return -1;
+	default: return (int)guest;
+	}
+}
+enum { S0 = H_R10, S1 = H_R11 }; /* scratch */
+
+/* ---- glue.c --------------------------------------------------------------------------------- */
+void jit_glue(struct jit *j, struct emit *e);
+void jit_enter(struct vcpu *v, uint64_t code);
+/* Called from generated code; see glue.c. */
+uint64_t jit_call_exec(struct vcpu *v, uint32_t desc);
+uint64_t jit_call_exec_end(struct vcpu *v, uint32_t desc);
+uint64_t jit_call_vec(struct vcpu *v, uint32_t desc);
+
+/* ---- trans.c -------------------------------------------------------------------------------- */
+/* Translate the interpreter's block at la; NULL when it cannot be (cache full: flushed). */
+struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsigned ctx);
+/* Flags read before they are written from la on, seen a few instructions ahead. */
+unsigned jit_flags_ahead(struct vcpu *v, const uint8_t *code, size_t avail);
+
+/* ---- cache.c -------------------------------------------------------------------------------- */
+void jit_ibtc_add(struct vcpu *v, const struct jit_block *b);
+void jit_set_link(struct jit *j, struct jit_link *l, struct jit_block *to);
