@@ -19,7 +19,7 @@ TCG_WRONG = {
 
 
 def is_tcg(a):
-    return os.path.basename(a.vmm).startswith("qemu") and a.accel != "kvm"
+    return a.on_tcg or os.path.basename(a.vmm).startswith("qemu") and a.accel != "kvm"
 
 
 def command(a, image):
@@ -56,6 +56,7 @@ def main():
     ap.add_argument("--smp", type=int, default=1)
     ap.add_argument("--timeout", type=float, default=60)
     ap.add_argument("--only", default="", help="run only tests whose name contains this")
+    ap.add_argument("--on-tcg", action="store_true", help="the host's own processor is QEMU's TCG")
     ap.add_argument("image")
     a = ap.parse_args()
     image = os.path.basename(a.image)

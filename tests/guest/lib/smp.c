@@ -38,6 +38,7 @@ unsigned smp_boot(void)
 		return cpus_up;
 	tried = true;
 	apic_init(true);
+	pic_init();
 	cpus[0].apic_id = apic_read(APIC_ID) >> 24;
 	if (want == 1)
 		return 1;
