@@ -47,7 +47,11 @@ struct libkvm_options {
 	enum libkvm_engine engine;
 	const char *device; /* path of the host's device, NULL for /dev/kvm */
 	int device_fd;	    /* > 0: an already open /dev/kvm, used instead of device; owned by libkvm */
-	bool no_jit;	    /* software engine: reference interpreter only */
+	/* Software engine: */
+	bool no_jit;		/* reference interpreter only */
+	bool jit_check;		/* run each translated block in the interpreter too, stop at a difference */
+	unsigned jit_heat;	/* runs of a block before it is translated; 0: the default */
+	unsigned jit_cache_mib; /* translated code a vCPU keeps; 0: the default */
 };
 
 /*

@@ -18,7 +18,10 @@
 struct kvm_file;
 
 struct kvm_options {
-	bool no_jit; /* interpreter only */
+	bool no_jit;		/* interpreter only */
+	bool jit_check;		/* run each translated block in the interpreter too, stop at a difference */
+	unsigned jit_heat;	/* runs before a block is translated; 0: JIT_HEAT */
+	unsigned jit_cache_mib; /* 0: JIT_CACHE_MIB */
 };
 
 /* A system handle, as open("/dev/kvm") gives. opt may be NULL. */

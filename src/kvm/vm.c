@@ -73,7 +73,8 @@ int kvm_vm_create(const struct kvm_options *opt, struct kvm_vm **out)
 		return -ENOMEM;
 	vm_init_locks(vm);
 	atomic_store(&vm->refs, 1);
-	vm->no_jit = opt && opt->no_jit;
+	if (opt)
+		vm->options = *opt;
 	vm->config.max_vcpu_id = VM_MAX_VCPU_IDS;
 	r = kvm_memslots_init(vm);
 	if (!r)

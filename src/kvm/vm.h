@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "base/bits.h"
+#include "kvm/kvm.h"
 
 struct vcpu;
 struct kvm_vm;
@@ -177,7 +178,7 @@ struct kvm_vm {
 	struct kvm_vm_config config;
 	struct kvm_arch_vm *arch; /* PIC, IOAPIC, PIT, clock */
 	bool irqchip_in_kernel, irqchip_split;
-	bool no_jit;
+	struct kvm_options options;
 
 	/* exclusive section: one vCPU alone runs guest code (locked accesses across pages) */
 	pthread_mutex_t exclusive_lock;

@@ -10,10 +10,17 @@
 
 int lk_soft_open(const struct libkvm_options *opt, union lk_handle *h, struct libkvm_err *e)
 {
-	struct kvm_options o = { .no_jit = opt && opt->no_jit };
+	struct kvm_options o = { 0 };
 	struct err why = { 0 };
-	int r = kvm_open(&o, &h->file, &why);
+	int r;
 
+	if (opt) {
+		o.no_jit = opt->no_jit;
+		o.jit_check = opt->jit_check;
+		o.jit_heat = opt->jit_heat;
+		o.jit_cache_mib = opt->jit_cache_mib;
+	}
+	r = kvm_open(&o, &h->file, &why);
 	return r ? lk_fail(e, -r, "%s", why.msg) : 0;
 }
 

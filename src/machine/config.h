@@ -36,7 +36,8 @@ struct machine_config {
 	struct gmem_opts ram_opts;
 	struct smp_config smp;
 	enum libkvm_engine engine;
-	bool no_jit;
+	bool no_jit, jit_check;
+	unsigned jit_heat, jit_cache_mib; /* 0: the engine's defaults */
 	const char *cpu_features[CONFIG_CPU_FEATURES]; /* "+avx", "-avx" */
 	unsigned ncpu_features;
 

@@ -83,7 +83,11 @@ static int machine_routing(struct machine *m, struct err *e)
 
 static int machine_engine(struct machine *m, struct err *e)
 {
-	const struct libkvm_options o = { .engine = m->cfg->engine, .no_jit = m->cfg->no_jit };
+	const struct libkvm_options o = { .engine = m->cfg->engine,
+					  .no_jit = m->cfg->no_jit,
+					  .jit_check = m->cfg->jit_check,
+					  .jit_heat = m->cfg->jit_heat,
+					  .jit_cache_mib = m->cfg->jit_cache_mib };
 	uint64_t identity = MACHINE_IDENTITY_MAP;
 	struct libkvm_err le = { 0 };
 	int r = libkvm_open(&o, &m->kvm, &le);

@@ -196,7 +196,9 @@ static int options_engine(struct options *o, const char *option, const char *nam
 
 int options_accel(struct options *o, const char *arg, struct err *e)
 {
-	static const char *const known[] = { "accel", "jit", "thread", NULL };
+	static const char *const known[] = { "accel",   "jit",    "check", "jit-heat",
+					     "tb-size", "thread", NULL };
+	static const char *const soft[] = { "jit", "check", "jit-heat", "tb-size" };
 	const char *name;
 	bool jit;
 	struct keyval k;
@@ -216,8 +218,16 @@ int options_accel(struct options *o, const char *arg, struct err *e)
 	r = options_engine(o, "-accel", name ? name : "", e);
 	if (r == 0)
 		r = keyval_bool(&k, "jit", &jit, e);
-	if (r == 0 && keyval_get(&k, "jit") && name && !strcmp(name, "kvm"))
-		r = err_set(e, EINVAL, "-accel kvm has no property 'jit'; -accel soft has");
+	if (r == 0)
+		r = keyval_bool(&k, "check", &o->cfg.jit_check, e);
+	if (r == 0)
+		r = keyval_uint(&k, "jit-heat", 1, 100000, &o->cfg.jit_heat, e);
+	if (r == 0)
+		r = keyval_uint(&k, "tb-size", 2, 1024, &o->cfg.jit_cache_mib, e);
+	for (unsigned n = 0; r == 0 && n < sizeof(soft) / sizeof(soft[0]); n++)
+		if (keyval_get(&k, soft[n]) && name && !strcmp(name, "kvm"))
+			r = err_set(e, EINVAL, "-accel kvm has no property '%s'; -accel soft has",
+				    soft[n]);
 	if (r == 0 && keyval_get(&k, "thread") && strcmp(keyval_get(&k, "thread"), "multi"))
 		r = err_set(e, ENOTSUP, "-accel: each vCPU has its thread: only thread=multi");
 	if (r == 0)

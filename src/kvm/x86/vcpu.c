@@ -70,7 +70,7 @@ int kvm_arch_vcpu_create(struct kvm_vm *vm, uint32_t id, uint32_t index, struct 
 		r = vcpu_map_run(v);
 	if (!r)
 		r = block_cache_new(v);
-	if (!r && !vm->no_jit && jit_new(v) == -ENOMEM)
+	if (!r && !vm->options.no_jit && jit_new(v) == -ENOMEM)
 		r = -ENOMEM; /* without what it needs of the host: interpreter only */
 	if (!r) {
 		vcpu_default_cpuid(v);

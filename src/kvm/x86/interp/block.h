@@ -26,7 +26,7 @@ struct block {
 	uint16_t bytes;        /* guest bytes covered */
 	uint8_t mode;          /* key: enum decode_mode | real << 2 */
 	uint8_t n;             /* instructions */
-	uint8_t heat;	       /* how often it ran, until it is translated */
+	uint32_t heat;	       /* how often it ran, until it is translated */
 	uint8_t has_page_end;  /* 1: in the scratch slot, never cached */
 	struct insn insns[];
 };

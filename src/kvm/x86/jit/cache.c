@@ -298,7 +298,7 @@ static struct jit_block *cache_get(struct vcpu *v, struct block *b, gva_t la, un
 	for (jb = *head; jb; jb = jb->hash_next)
 		if (jb->la == la && jb->host == b->host && jb->ctx == ctx && jb->gen == b->gen)
 			return jb;
-	if (++b->heat < JIT_HEAT)
+	if (++b->heat < j->heat)
 		return NULL;
 	jb = jit_translate(v, b, la, ctx);
 	if (!jb) {
@@ -415,11 +415,15 @@ int jit_new(struct vcpu *v)
 	if (!j)
 		return -ENOMEM;
 	j->v = v;
+	j->code_size = (size_t)(v->vm->options.jit_cache_mib ? v->vm->options.jit_cache_mib
+							     : JIT_CACHE_MIB)
+		       << 20;
+	j->heat = v->vm->options.jit_heat ? v->vm->options.jit_heat : JIT_HEAT;
 	fd = memfd_create("kvasir-jit", MFD_CLOEXEC);
-	if (fd < 0 || ftruncate(fd, JIT_CODE_SIZE))
+	if (fd < 0 || ftruncate(fd, j->code_size))
 		goto fail;
-	j->rw = mmap(NULL, JIT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	j->rx = mmap(NULL, JIT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	j->rw = mmap(NULL, j->code_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	j->rx = mmap(NULL, j->code_size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
 	j->meta = mmap(NULL, JIT_META_SIZE, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	j->descs = mmap(NULL, JIT_DESCS * sizeof(*j->descs), PROT_READ | PROT_WRITE,
@@ -457,8 +461,8 @@ void jit_free(struct vcpu *v)
 
 	if (!j)
 		return;
-	munmap(j->rw, JIT_CODE_SIZE);
-	munmap(j->rx, JIT_CODE_SIZE);
+	munmap(j->rw, j->code_size);
+	munmap(j->rx, j->code_size);
 	munmap(j->meta, JIT_META_SIZE);
 	munmap(j->descs, JIT_DESCS * sizeof(*j->descs));
 	free(j);

@@ -48,12 +48,12 @@ struct jit_desc {
 	gva_t rip;
 };
 
-#define JIT_CODE_SIZE (32u << 20)
+#define JIT_CACHE_MIB 32
 #define JIT_META_SIZE (48u << 20)
 #define JIT_DESCS     (1u << 20)
 #define JIT_HASH      (1u << 14)
 #define JIT_PAGES     (1u << 12)
-#define JIT_HEAT      12 /* runs in the interpreter before a block is translated */
+#define JIT_HEAT      12 /* by default */
 
 /* Pages with translated code. */
 struct jit_page {
@@ -66,6 +66,8 @@ struct jit_page {
 struct jit {
 	struct vcpu *v;
 	uint8_t *rw, *rx; /* the code, writable and executable mapping */
+	size_t code_size;
+	unsigned heat; /* runs in the interpreter before a block is translated */
 	size_t used;
 	uint8_t *meta;
 	size_t meta_used;

@@ -912,7 +912,7 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	size_t vec_from = 0, vec_back = 0;
 	gva_t rip = la;
 
-	if (j->used + (64u << 10) > JIT_CODE_SIZE || j->meta_used + meta > JIT_META_SIZE ||
+	if (j->used + (64u << 10) > j->code_size || j->meta_used + meta > JIT_META_SIZE ||
 	    j->ndescs + BLOCK_MAX_INSNS + 1 > JIT_DESCS)
 		return NULL;
 	jb = (struct jit_block *)(j->meta + j->meta_used);
