@@ -294,8 +294,12 @@ static uint8_t rtc_get(struct rtc *r, unsigned i, uint64_t t)
 	v = s->cmos[i];
 	if (i == RTC_A && rtc_runs(s) && t % NS_PER_SEC >= NS_PER_SEC - RTC_UPDATE)
 		v |= A_UIP;
-	if (i == RTC_C)
+	if (i == RTC_C) {
+		/* what has come since the timer last looked interrupts as well */
+		if (v & s->cmos[RTC_B] & (B_PIE | B_AIE | B_UIE))
+			v |= C_IRQF;
 		s->cmos[RTC_C] = 0;
+	}
 	return v;
 }
 
