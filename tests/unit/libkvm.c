@@ -10,6 +10,7 @@
 #include <stdint.h>
 /* cmocka.h wants the four above */
 #include <cmocka.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -97,16 +98,26 @@ static void test_msr(void **state)
 	lt_close(&t);
 }
 
+struct kicked {
+	struct libkvm_vcpu *c;
+	atomic_int n;
+};
+
 static enum libkvm_next stop_after(void *opaque, struct libkvm_vcpu *c)
 {
-	return ++*(int *)opaque < 3 ? LIBKVM_CONTINUE : LIBKVM_STOP;
+	struct kicked *k = opaque;
+
+	return atomic_fetch_add(&k->n, 1) < 2 ? LIBKVM_CONTINUE : LIBKVM_STOP;
 }
 
+/* Kicks that come before the last one is served are one: go on until three have been. */
 static void *kick_often(void *arg)
 {
-	for (int i = 0; i < 3; i++) {
-		usleep(10000);
-		libkvm_vcpu_kick(arg);
+	struct kicked *k = arg;
+
+	while (atomic_load(&k->n) < 3) {
+		libkvm_vcpu_kick(k->c);
+		usleep(1000);
 	}
 	return NULL;
 }
@@ -114,14 +125,15 @@ static void *kick_often(void *arg)
 static void test_loop_kick(void **state)
 {
 	struct libkvm_callbacks cb = { .kicked = stop_after };
-	int kicks = 0;
+	struct kicked k = { 0 };
 	pthread_t th;
 	struct lt t;
 
 	lt_open(&t, "\xeb\xfe", 2);
-	pthread_create(&th, NULL, kick_often, t.c);
-	assert_int_equal(libkvm_vcpu_loop(t.c, &cb, &kicks), 0);
-	assert_int_equal(kicks, 3);
+	k.c = t.c;
+	pthread_create(&th, NULL, kick_often, &k);
+	assert_int_equal(libkvm_vcpu_loop(t.c, &cb, &k), 0);
+	assert_int_equal(atomic_load(&k.n), 3);
 	pthread_join(th, NULL);
 	lt_close(&t);
 }
