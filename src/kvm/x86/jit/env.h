@@ -38,6 +38,7 @@ struct jit_env {
 	uint64_t token[JIT_CTXS];
 	uint32_t link[JIT_CTXS];
 	uint32_t host_mxcsr;
+	uint32_t vec_was;    /* vec_live before the C function under way was called */
 	uint8_t vec_live;    /* VEC_*: guest vector registers and MXCSR are in the host's */
 	uint8_t vec_level;   /* what CR4 and XCR0 allow */
 	uint8_t leave;       /* the helper wants generated code to end */

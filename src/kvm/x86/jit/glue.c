@@ -121,6 +121,7 @@ static uint64_t glue_make_call(struct emit *e, uintptr_t fn, bool vec_entry)
 	glue_store_regs(e);
 	glue_pop(e, H_RBX); /* points to the descriptor's index */
 	asm_gs(e, 0x0fb6, false, H_R12, JIT_OFF(jit.vec_live));
+	asm_gs(e, 0x89, false, H_R12, JIT_OFF(jit.vec_was));
 	glue_vec_out(e);
 	asm_ld(e, H_RDI, JIT_OFF(jit.self));
 	asm_u8(e, 0x8b); /* mov esi, [rbx] */
@@ -259,10 +260,24 @@ static bool glue_exec(struct vcpu *v, uint32_t desc)
 	return v->block_end != &sentinel;
 }
 
+/* May vector instructions run on the host: all exceptions masked, enabled, no #NM pending. */
+static bool glue_vec_allowed(struct vcpu *v, bool avx)
+{
+	uint32_t mxcsr;
+
+	memcpy(&mxcsr, v->xsave + XSAVE_MXCSR, sizeof(mxcsr));
+	v->jit.vec_level = (v->cr4 & CR4_OSXSAVE) && (v->xcr0 & 6) == 6 ? VEC_AVX : VEC_SSE;
+	return (mxcsr & 0x1f80) == 0x1f80 && !(v->cr0 & (CR0_EM | CR0_TS)) &&
+	       (v->cr4 & CR4_OSFXSR) && (v->jit.vec_level == VEC_AVX || !avx);
+}
+
 /* One instruction in the middle of a block. Nonzero: leave, rIP is set. */
 uint64_t jit_call_exec(struct vcpu *v, uint32_t desc)
 {
-	return glue_exec(v, desc);
+	bool leave = glue_exec(v, desc);
+
+	/* LDMXCSR may have unmasked exceptions, which the host must not raise */
+	return leave || (v->jit.vec_was && !glue_vec_allowed(v, v->jit.vec_was == VEC_AVX));
 }
 
 /* The last instruction of a block: always leaves. */
@@ -272,21 +287,15 @@ uint64_t jit_call_exec_end(struct vcpu *v, uint32_t desc)
 	return 1;
 }
 
-/* May vector instructions run on the host now? Nonzero: leave, the interpreter takes the block. */
+/* A block with vector instructions. Nonzero: leave, the interpreter takes the block. */
 uint64_t jit_call_vec(struct vcpu *v, uint32_t desc)
 {
-	const struct jit_block *b =
-		(const struct jit_block *)((const char *)v->jitp->descs[desc].insn -
-					   offsetof(struct jit_block, insns));
-	uint32_t mxcsr;
+	const struct jit_desc *d = &v->jitp->descs[desc];
+	const struct jit_block *b = container_of(d->insn, const struct jit_block, insns[0]);
 
-	memcpy(&mxcsr, v->xsave + XSAVE_MXCSR, sizeof(mxcsr));
-	v->jit.vec_level = (v->cr4 & CR4_OSXSAVE) && (v->xcr0 & 6) == 6 ? VEC_AVX : VEC_SSE;
-	/* all exceptions masked; enabled; no #NM pending */
-	if ((mxcsr & 0x1f80) == 0x1f80 && !(v->cr0 & (CR0_EM | CR0_TS)) && (v->cr4 & CR4_OSFXSR) &&
-	    (v->jit.vec_level == VEC_AVX || !b->avx))
+	if (glue_vec_allowed(v, b->avx))
 		return 0;
-	v->r[REG_RIP] = v->jitp->descs[desc].rip;
+	v->r[REG_RIP] = d->rip;
 	v->jit.interp_once = 1;
 	return 1;
 }
