@@ -174,7 +174,12 @@ struct libkvm_callbacks {
 	enum libkvm_next (*pre)(void *opaque, struct libkvm_vcpu *c);
 };
 
-/* Run until a callback says LIBKVM_STOP (returns 0) or KVM_RUN fails (returns -errno). */
+/*
+ * Run until a callback says LIBKVM_STOP (returns 0) or KVM_RUN fails (returns -errno). An access that
+ * a callback stopped at has been completed by then, and the registers are those after its
+ * instruction; if the instruction makes more accesses, the callbacks have seen them, too.
+ * A program with its own loop over libkvm_vcpu_run does this by a run with immediate_exit set.
+ */
 int libkvm_vcpu_loop(struct libkvm_vcpu *c, const struct libkvm_callbacks *cb, void *opaque);
 
 #ifdef __cplusplus

@@ -163,9 +163,36 @@ static enum libkvm_next vcpu_exit(struct libkvm_vcpu *c, const struct libkvm_cal
 	}
 }
 
+/* An instruction that is not done after so many exits is left as it is: REP OUTS can go on long. */
+#define VCPU_COMPLETIONS 2048
+
+/*
+ * A callback stops the loop. If it was about an access, the engine still stands in the middle of
+ * the instruction: registers read now are those before it, and registers set now would be changed
+ * by what is left of it at the next run. So let it end, without entering the guest after it.
+ */
+static int vcpu_complete(struct libkvm_vcpu *c, const struct libkvm_callbacks *cb, void *opaque)
+{
+	for (unsigned i = 0; i < VCPU_COMPLETIONS; i++) {
+		int r;
+
+		if (c->run->exit_reason != KVM_EXIT_IO && c->run->exit_reason != KVM_EXIT_MMIO)
+			return 0;
+		__atomic_store_n(&c->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+		r = libkvm_vcpu_run(c);
+		__atomic_store_n(&c->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+		if (r)
+			return r == -EINTR || r == -EAGAIN ? 0 : r;
+		/* another part of the access, or the next one of a string instruction */
+		vcpu_exit(c, cb, opaque);
+	}
+	return 0;
+}
+
 int libkvm_vcpu_loop(struct libkvm_vcpu *c, const struct libkvm_callbacks *cb, void *opaque)
 {
 	for (;;) {
+		bool access = false;
 		enum libkvm_next next;
 		int r;
 
@@ -178,9 +205,11 @@ int libkvm_vcpu_loop(struct libkvm_vcpu *c, const struct libkvm_callbacks *cb, v
 			next = cb->kicked ? cb->kicked(opaque, c) : LIBKVM_STOP;
 		else if (r < 0)
 			return r;
-		else
+		else {
+			access = true;
 			next = vcpu_exit(c, cb, opaque);
+		}
 		if (next == LIBKVM_STOP)
-			return 0;
+			return access ? vcpu_complete(c, cb, opaque) : 0;
 	}
 }
