@@ -11,7 +11,10 @@ static u32 call_at(const volatile void *p)
 {
 	u32 v;
 
-	__asm__ volatile("call *%1" : "=a"(v) : "r"(p) : "rcx", "rdx", "rsi", "rdi", "memory", "cc");
+	__asm__ volatile("call *%1"
+			 : "=a"(v)
+			 : "r"(p)
+			 : "rcx", "rdx", "rsi", "rdi", "memory", "cc");
 	return v;
 }
 
@@ -49,12 +52,13 @@ TEST(rewrite_next_instruction)
 TEST(rewrite_own_opcode)
 {
 	static const u8 loop[] = {
-		0xb9, 10, 0, 0, 0,             /* mov $10, %ecx */
-		0x31, 0xc0,                    /* xor %eax, %eax */
-		0xff, 0xc0,                    /* 7: inc %eax */
-		0xc6, 0x05, 0xf8, 0xff, 0xff, 0xff, 0xc8, /* movb $0xc8, the ModRM of inc: now dec */
-		0xff, 0xc9,                    /* dec %ecx */
-		0x75, 0xf3,                    /* jnz 7 */
+		0xb9, 10,   0,    0,    0, /* mov $10, %ecx */
+		0x31, 0xc0,                /* xor %eax, %eax */
+		0xff, 0xc0,                /* 7: inc %eax */
+		0xc6, 0x05, 0xf8, 0xff, 0xff,
+		0xff, 0xc8, /* movb $0xc8, the ModRM of inc: now dec */
+		0xff, 0xc9, /* dec %ecx */
+		0x75, 0xf3, /* jnz 7 */
 		0xc3,
 	};
 

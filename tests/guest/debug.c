@@ -38,8 +38,8 @@ static void stop(void)
 	trap_hook(VEC_DB, NULL);
 }
 
-#define TF_ON  "pushfq\n\torl $0x100, (%%rsp)\n\tpopfq\n\t"
-#define TF_OFF "pushfq\n\tandl $~0x100, (%%rsp)\n\tpopfq\n\t"
+#define TF_ON      "pushfq\n\torl $0x100, (%%rsp)\n\tpopfq\n\t"
+#define TF_OFF     "pushfq\n\tandl $~0x100, (%%rsp)\n\tpopfq\n\t"
 #define HERE(name) ".global " #name "\n" #name ":\n\t"
 
 TEST(step)
@@ -47,8 +47,8 @@ TEST(step)
 	extern u8 st2[], st3[];
 
 	start();
-	__asm__ volatile(TF_ON "nop\n\t" HERE(st2) "mov $1, %%eax\n\t" HERE(st3) TF_OFF ::: "rax",
-			 "memory", "cc");
+	__asm__ volatile(TF_ON "nop\n\t" HERE(st2) "mov $1, %%eax\n\t" HERE(st3) TF_OFF ::
+				 : "rax", "memory", "cc");
 	/* after each instruction that began with TF set: not after the POPF that sets it, but after
 	 * the one that clears it */
 	CHECK_EQ(steps, 5);
@@ -65,7 +65,8 @@ TEST(step_rep)
 	extern u8 rep1[], rep2[];
 
 	start();
-	__asm__ volatile(TF_ON HERE(rep1) "rep stosb\n\t" HERE(rep2) TF_OFF ::"D"(buf), "c"(4ul), "a"(1)
+	__asm__ volatile(TF_ON HERE(rep1) "rep stosb\n\t" HERE(rep2) TF_OFF ::"D"(buf), "c"(4ul),
+			 "a"(1)
 			 : "memory", "cc");
 	CHECK_EQ(steps, 4 + 3); /* after each iteration */
 	CHECK_EQ(step_ip[0], (ulong)rep1);
@@ -79,8 +80,9 @@ TEST(step_mov_ss)
 	extern u8 ss3[];
 
 	start();
-	__asm__ volatile("mov %%ss, %%ebx\n\t" TF_ON HERE(ss1) "mov %%ebx, %%ss\n\t" HERE(ss2) "nop\n\t"
-			 HERE(ss3) TF_OFF ::: "rbx", "memory", "cc");
+	__asm__ volatile("mov %%ss, %%ebx\n\t" TF_ON HERE(ss1) "mov %%ebx, %%ss\n\t" HERE(
+				 ss2) "nop\n\t" HERE(ss3) TF_OFF ::
+				 : "rbx", "memory", "cc");
 	CHECK_EQ(step_ip[0], (ulong)ss3); /* none between MOV SS and the next instruction */
 	CHECK_EQ(steps, 4);
 	stop();
@@ -99,9 +101,12 @@ TEST(step_int)
 
 	start();
 	trap_hook(0x51, on_int);
-	__asm__ volatile(TF_ON "int $0x51\n\t" HERE(in1) "nop\n\t" HERE(in2) TF_OFF ::: "memory", "cc");
-	CHECK_EQ(int_flags & FL_TF, FL_TF); /* pushed with TF, which the gate clears: the handler runs free */
-	CHECK_EQ(step_ip[0], (ulong)in2);   /* the first trap is after the NOP, IRET restores TF for it */
+	__asm__ volatile(TF_ON "int $0x51\n\t" HERE(in1) "nop\n\t" HERE(in2) TF_OFF ::
+				 : "memory", "cc");
+	CHECK_EQ(int_flags & FL_TF,
+		 FL_TF); /* pushed with TF, which the gate clears: the handler runs free */
+	CHECK_EQ(step_ip[0],
+		 (ulong)in2); /* the first trap is after the NOP, IRET restores TF for it */
 	stop();
 	trap_hook(0x51, NULL);
 }
@@ -111,13 +116,14 @@ SNIPPET(dbg_sys_entry, "mov %rcx, %r8\n\tmov %r11, %r9\n\tjmp *%rcx");
 TEST(step_syscall)
 {
 
-
 	start();
 	wrmsr(MSR_STAR, 0x0020000800000000ull);
 	wrmsr(MSR_LSTAR, (ulong)dbg_sys_entry);
 	wrmsr(MSR_SFMASK, FL_TF);
 	wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SCE);
-	__asm__ volatile(TF_ON "syscall\n\t" "nop" ::: "rcx", "r8", "r9", "r11", "memory", "cc");
+	__asm__ volatile(TF_ON "syscall\n\t"
+			       "nop" ::
+				       : "rcx", "r8", "r9", "r11", "memory", "cc");
 	CHECK_EQ(steps, 0); /* masked by the instruction itself: no trap */
 	wrmsr(MSR_SFMASK, 0);
 	__asm__ volatile(TF_ON "syscall\n\t" TF_OFF ::: "rcx", "r8", "r9", "r11", "memory", "cc");
@@ -285,7 +291,8 @@ TEST(mov_ss_breakpoint)
 	start();
 	write_dr0((ulong)&sel);
 	write_dr7(0x402 | 3u << 16 | 1u << 18);
-	__asm__ volatile("movw %0, %%ss\n\t" HERE(ms1) "nop\n\t" HERE(ms2) "nop" ::"m"(sel) : "memory");
+	__asm__ volatile("movw %0, %%ss\n\t" HERE(ms1) "nop\n\t" HERE(ms2) "nop" ::"m"(sel)
+			 : "memory");
 	CHECK_EQ(steps, 1);
 	CHECK_EQ(step_ip[0], (ulong)ms2);
 	CHECK_EQ(step_dr6[0] & 0xf, 1);

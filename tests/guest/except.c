@@ -17,10 +17,10 @@ static void run_bytes(struct trap *t, const u8 *bytes, unsigned n)
 				   : "rax", "rcx", "rdx", "rsi", "rdi", "memory", "cc"));
 }
 
-#define BYTES(t, ...)                                                                              \
-	do {                                                                                       \
-		static const u8 bytes_[] = { __VA_ARGS__ };                                        \
-		run_bytes(t, bytes_, sizeof(bytes_));                                              \
+#define BYTES(t, ...) \
+	do { \
+		static const u8 bytes_[] = { __VA_ARGS__ }; \
+		run_bytes(t, bytes_, sizeof(bytes_)); \
 	} while (0)
 
 TEST(divide)
@@ -29,11 +29,13 @@ TEST(divide)
 
 	CATCH(t, __asm__ volatile("xor %%edx, %%edx\n\tdivl %0" ::"r"(0) : "rax", "rdx"));
 	CHECK_TRAP(t, VEC_DE, 0);
-	CATCH(t, __asm__ volatile("mov $1, %%edx\n\tdivl %0" ::"r"(1) : "rax", "rdx")); /* too big */
+	CATCH(t, __asm__ volatile("mov $1, %%edx\n\tdivl %0" ::"r"(1)
+				  : "rax", "rdx")); /* too big */
 	CHECK_TRAP(t, VEC_DE, 0);
 	CATCH(t, __asm__ volatile("cqo\n\tidivq %0" ::"r"(-1l), "a"(1ul << 63) : "rdx"));
 	CHECK_TRAP(t, VEC_DE, 0);
-	CATCH(t, __asm__ volatile("mov $0x8000, %%eax\n\tmov $-1, %%cl\n\tidivb %%cl" ::: "rax", "rcx"));
+	CATCH(t, __asm__ volatile("mov $0x8000, %%eax\n\tmov $-1, %%cl\n\tidivb %%cl" ::
+					  : "rax", "rcx"));
 	CHECK_TRAP(t, VEC_DE, 0);
 }
 
@@ -65,7 +67,7 @@ TEST(lock_prefix)
 	CHECK_EQ(t.vec, -1);
 	BYTES(&t, 0xf0, 0x0f, 0xc1, 0x0b); /* xadd */
 	CHECK_EQ(t.vec, -1);
-	BYTES(&t, 0xf0, 0x0f, 0xab, 0x0b); /* bts: ecx is whatever, near zero here */
+	BYTES(&t, 0xf0, 0x0f, 0xab, 0x0b);    /* bts: ecx is whatever, near zero here */
 	BYTES(&t, 0xf0, 0x0f, 0xba, 0x2b, 3); /* bts $3 */
 	CHECK_EQ(t.vec, -1);
 	BYTES(&t, 0xf0, 0x0f, 0xba, 0x23, 3); /* bt $3 */
@@ -85,16 +87,18 @@ TEST(instruction_length)
 {
 	struct trap t;
 
-	BYTES(&t, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90);
+	BYTES(&t, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
+	      0x66, 0x90);
 	CHECK_EQ(t.vec, -1); /* 15 bytes */
-	BYTES(&t, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
-	      0x90);
+	BYTES(&t, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
+	      0x66, 0x66, 0x90);
 	CHECK_TRAP(t, VEC_GP, 0);
 	CHECK_EQ(t.ip, (ulong)code);
 	/* the immediate makes it too long */
 	BYTES(&t, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x81, 0xc0, 1, 0, 0, 0);
 	CHECK_EQ(t.vec, -1);
-	BYTES(&t, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x81, 0xc0, 1, 0, 0, 0);
+	BYTES(&t, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x81, 0xc0, 1, 0, 0,
+	      0);
 	CHECK_TRAP(t, VEC_GP, 0);
 }
 
@@ -135,11 +139,11 @@ TEST(availability)
 	const ulong cr0 = read_cr0(), cr4 = read_cr4();
 	struct trap t;
 
-#define FNINIT 0xdb, 0xe3
-#define FWAIT  0x9b
-#define XORPS  0x0f, 0x57, 0xc0
+#define FNINIT  0xdb, 0xe3
+#define FWAIT   0x9b
+#define XORPS   0x0f, 0x57, 0xc0
 #define PXOR_MM 0x0f, 0xef, 0xc0
-#define VXORPS 0xc5, 0xf8, 0x57, 0xc0
+#define VXORPS  0xc5, 0xf8, 0x57, 0xc0
 	write_cr0(cr0 | CR0_TS);
 	BYTES(&t, FNINIT);
 	CHECK_TRAP(t, VEC_NM, 0);
@@ -217,11 +221,14 @@ TEST(priorities)
 	CHECK_TRAP(t, VEC_GP, 0);
 	CATCH(t, __asm__ volatile("movups (%0), %%xmm0" ::"r"(0x10000000001ul)));
 	CHECK_EQ(t.vec, VEC_PF);
-	CATCH(t, __asm__ volatile("lock cmpxchg16b (%0)" ::"r"((ulong)data + 8) : "rax", "rdx", "memory"));
+	CATCH(t, __asm__ volatile("lock cmpxchg16b (%0)" ::"r"((ulong)data + 8)
+				  : "rax", "rdx", "memory"));
 	CHECK_TRAP(t, VEC_GP, 0);
-	CATCH(t, __asm__ volatile("lock cmpxchg16b (%0)" ::"r"(0x10000000008ul) : "rax", "rdx", "memory"));
+	CATCH(t, __asm__ volatile("lock cmpxchg16b (%0)" ::"r"(0x10000000008ul)
+				  : "rax", "rdx", "memory"));
 	CHECK_TRAP(t, VEC_GP, 0);
-	CATCH(t, __asm__ volatile("lock cmpxchg8b (%0)" ::"r"((ulong)data + 3) : "rax", "rdx", "memory"));
+	CATCH(t, __asm__ volatile("lock cmpxchg8b (%0)" ::"r"((ulong)data + 3)
+				  : "rax", "rdx", "memory"));
 	CHECK_EQ(t.vec, -1);
 	CATCH(t, __asm__ volatile("fxsave (%0)" ::"r"((ulong)data + 8) : "memory"));
 	CHECK_EQ(t.vec, VEC_GP);
@@ -247,7 +254,8 @@ TEST(alignment_check)
 	run_at(&t, SEL_UCODE64, SEL_UDATA, (ulong)u_unaligned, (ulong)user_stack_top, 2 | FL_AC, r);
 	CHECK_TRAP(t, VEC_USER_EXIT, 0);
 	r[0] = (ulong)data + 60;
-	run_at(&t, SEL_UCODE64, SEL_UDATA, (ulong)u_unaligned_push, (ulong)user_stack_top, 2 | FL_AC, r);
+	run_at(&t, SEL_UCODE64, SEL_UDATA, (ulong)u_unaligned_push, (ulong)user_stack_top,
+	       2 | FL_AC, r);
 	CHECK_TRAP(t, VEC_AC, 0);
 	CATCH(t, write_flags(2 | FL_AC); (void)*(volatile u32 *)((ulong)data + 1));
 	write_flags(2);

@@ -1,6 +1,6 @@
 /*
- * x87 and SSE state: FXSAVE and XSAVE layouts and their checks, #MF and when it comes, #XM, denormals,
- * MMX and the tag word, control and status registers. References: [SDM1 8, 10, 11, 13].
+ * x87 and SSE state: FXSAVE and XSAVE layouts and their checks, #MF and when it comes, #XM,
+ * denormals, MMX and the tag word, control and status registers. References: [SDM1 8, 10, 11, 13].
  */
 #include "cpu.h"
 
@@ -61,7 +61,7 @@ TEST(fxsave_layout)
 {
 	guest_memset(area, 0xaa, sizeof(area));
 	ldmxcsr(0x1fa0);
-	num[0] = 0; /* set as bits: no SSE in this file */
+	num[0] = 0;                           /* set as bits: no SSE in this file */
 	*(u64 *)&num[0] = 0x3ff8000000000000; /* 1.5 */
 	__asm__ volatile("fninit\n\tfldl %0\n\tfld1\n\t"
 			 "movq %1, %%xmm3\n\tfxsave64 %2"
@@ -106,7 +106,8 @@ TEST(mf_is_delayed)
 
 	__asm__ volatile("fninit");
 	fldcw(0x37b); /* zero divide unmasked */
-	CATCH(t, __asm__ volatile("fld1\n\tfldz\n\tfdivrp\n\tnop\n\t.global mf1\nmf1:\tfwait\n\tnop"));
+	CATCH(t,
+	      __asm__ volatile("fld1\n\tfldz\n\tfdivrp\n\tnop\n\t.global mf1\nmf1:\tfwait\n\tnop"));
 	CHECK_TRAP(t, VEC_MF, 0);
 	CHECK_EQ(t.ip, (ulong)mf1); /* at the next waiting instruction, not at the divide */
 	CHECK_EQ(fsw() & 0x8084, 0x8084);
@@ -114,7 +115,8 @@ TEST(mf_is_delayed)
 	CHECK_EQ(fsw() & 0x80ff, 0);
 	__asm__ volatile("fninit");
 	fldcw(0x37b);
-	CATCH(t, __asm__ volatile("fld1\n\tfldz\n\tfdivrp\n\tfnstsw %%ax\n\tfnclex\n\tfwait" ::: "rax"));
+	CATCH(t, __asm__ volatile("fld1\n\tfldz\n\tfdivrp\n\tfnstsw %%ax\n\tfnclex\n\tfwait" ::
+					  : "rax"));
 	CHECK_EQ(t.vec, -1); /* no-wait forms do not look */
 	CATCH(t, __asm__ volatile("fld1\n\tfldz\n\tfdivrp\n\t.global mf2\nmf2:\tfld1"));
 	CHECK_TRAP(t, VEC_MF, 0);
@@ -147,9 +149,9 @@ TEST(mf_with_ne_clear)
 {
 	struct trap t;
 
-	/* CR0.NE clear: the error goes out through FERR# and, unhandled, the CPU waits for IGNNE# or
-	 * an interrupt; with the interrupt line masked nothing can be checked safely, so only that
-	 * NE is writable is */
+	/* CR0.NE clear: the error goes out through FERR# and, unhandled, the CPU waits for IGNNE#
+	 * or an interrupt; with the interrupt line masked nothing can be checked safely, so only
+	 * that NE is writable is */
 	write_cr0(read_cr0() & ~(ulong)CR0_NE);
 	CHECK_EQ(read_cr0() & CR0_NE, 0);
 	CATCH(t, __asm__ volatile("fninit\n\tfld1\n\tfwait\n\tfninit"));
@@ -162,14 +164,18 @@ TEST(x87_stack)
 	__asm__ volatile("fninit\n\tfstp %st(0)");
 	CHECK_EQ(fsw() & 0x41, 0x41); /* invalid, stack fault; C1 clear: underflow */
 	CHECK_EQ(fsw() & 0x200, 0);
-	__asm__ volatile("fninit\n\tfld1\n\tfld1\n\tfld1\n\tfld1\n\tfld1\n\tfld1\n\tfld1\n\tfld1\n\tfld1");
+	__asm__ volatile(
+		"fninit\n\tfld1\n\tfld1\n\tfld1\n\tfld1\n\tfld1\n\tfld1\n\tfld1\n\tfld1\n\tfld1");
 	CHECK_EQ(fsw() & 0x241, 0x241); /* overflow */
 	__asm__ volatile("fninit");
 }
 
 TEST(mmx_tags)
 {
-	__asm__ volatile("fninit\n\tmovd %%eax, %%mm2\n\tfxsave64 %0" : "=m"(*area) : "a"(0x1234) : "memory");
+	__asm__ volatile("fninit\n\tmovd %%eax, %%mm2\n\tfxsave64 %0"
+			 : "=m"(*area)
+			 : "a"(0x1234)
+			 : "memory");
 	CHECK_EQ(area[4], 0xff); /* all valid */
 	CHECK_EQ(at16(2) >> 11 & 7, 0);
 	CHECK_EQ(at64(32 + 2 * 16), 0x1234);
@@ -186,8 +192,9 @@ TEST(xm)
 	*(u64 *)&num[0] = 0x3ff0000000000000;
 	*(u64 *)&num[1] = 0;
 	ldmxcsr(0x1f80 & ~(1u << 9)); /* zero divide unmasked */
-	CATCH(t, __asm__ volatile("movsd %0, %%xmm0\n\t.global xm1\nxm1:\tdivsd %1, %%xmm0" ::"m"(num[0]),
-				  "m"(num[1])));
+	CATCH(t, __asm__ volatile(
+			 "movsd %0, %%xmm0\n\t.global xm1\nxm1:\tdivsd %1, %%xmm0" ::"m"(num[0]),
+			 "m"(num[1])));
 	CHECK_TRAP(t, VEC_XM, 0);
 	CHECK_EQ(t.ip, (ulong)xm1); /* at once */
 	CHECK_EQ(stmxcsr() & 0x3f, 4);
@@ -196,7 +203,8 @@ TEST(xm)
 	CHECK_TRAP(t, VEC_UD, 0);
 	write_cr4(read_cr4() | CR4_OSXMMEXCPT);
 	ldmxcsr(0x1f80);
-	CATCH(t, __asm__ volatile("divsd %0, %%xmm0\n\tmovsd %%xmm0, %1" ::"m"(num[1]), "m"(num[2]) : "memory"));
+	CATCH(t, __asm__ volatile("divsd %0, %%xmm0\n\tmovsd %%xmm0, %1" ::"m"(num[1]), "m"(num[2])
+				  : "memory"));
 	CHECK_EQ(t.vec, -1);
 	CHECK_EQ(*(u64 *)&num[2], 0x7ff0000000000000); /* infinity */
 	CHECK_EQ(stmxcsr() & 0x3f, 4);
@@ -208,21 +216,21 @@ TEST(denormals)
 	*(u64 *)&num[0] = 0x000fffffffffffff;
 	*(u64 *)&num[1] = 0x3ff0000000000000;
 	ldmxcsr(0x1f80);
-	__asm__ volatile("movsd %0, %%xmm0\n\tmulsd %1, %%xmm0\n\tmovsd %%xmm0, %2" ::"m"(num[0]), "m"(num[1]),
-			 "m"(num[2])
+	__asm__ volatile("movsd %0, %%xmm0\n\tmulsd %1, %%xmm0\n\tmovsd %%xmm0, %2" ::"m"(num[0]),
+			 "m"(num[1]), "m"(num[2])
 			 : "memory");
 	CHECK_EQ(*(u64 *)&num[2], 0x000fffffffffffff);
 	CHECK_EQ(stmxcsr() & 0x3f, 2); /* denormal operand */
-	ldmxcsr(0x1f80 | 1u << 6);      /* denormals are zeros */
-	__asm__ volatile("movsd %0, %%xmm0\n\tmulsd %1, %%xmm0\n\tmovsd %%xmm0, %2" ::"m"(num[0]), "m"(num[1]),
-			 "m"(num[2])
+	ldmxcsr(0x1f80 | 1u << 6);     /* denormals are zeros */
+	__asm__ volatile("movsd %0, %%xmm0\n\tmulsd %1, %%xmm0\n\tmovsd %%xmm0, %2" ::"m"(num[0]),
+			 "m"(num[1]), "m"(num[2])
 			 : "memory");
 	CHECK_EQ(*(u64 *)&num[2], 0);
 	*(u64 *)&num[0] = 0x0010000000000000;
 	*(u64 *)&num[1] = 0x3fe0000000000000;
 	ldmxcsr(0x1f80 | 1u << 15); /* flush to zero */
-	__asm__ volatile("movsd %0, %%xmm0\n\tmulsd %1, %%xmm0\n\tmovsd %%xmm0, %2" ::"m"(num[0]), "m"(num[1]),
-			 "m"(num[2])
+	__asm__ volatile("movsd %0, %%xmm0\n\tmulsd %1, %%xmm0\n\tmovsd %%xmm0, %2" ::"m"(num[0]),
+			 "m"(num[1]), "m"(num[2])
 			 : "memory");
 	CHECK_EQ(*(u64 *)&num[2], 0);
 	CHECK_EQ(stmxcsr() & 0x30, 0x30);
@@ -259,7 +267,8 @@ TEST(xsave_layout)
 	CHECK_EQ(cpuid(13, 2).a, 256);
 	CHECK_EQ(cpuid(13, 2).b, 576);
 	guest_memset(area, 0, sizeof(area));
-	__asm__ volatile("fninit\n\tvpcmpeqd %%xmm1, %%xmm1, %%xmm1\n\tvinsertf128 $1, %%xmm1, %%ymm1, %%ymm1\n\t"
+	__asm__ volatile("fninit\n\tvpcmpeqd %%xmm1, %%xmm1, %%xmm1\n\tvinsertf128 $1, %%xmm1, "
+			 "%%ymm1, %%ymm1\n\t"
 			 "xsave64 %0"
 			 : "=m"(*area)
 			 : "a"(7), "d"(0)
@@ -292,17 +301,22 @@ TEST(xsave_layout)
 	CATCH(t, __asm__ volatile("xsave64 %0" ::"m"(area[16]), "a"(7), "d"(0) : "memory"));
 	CHECK_EQ(t.vec, VEC_GP);
 	/* a VEX.128 operation clears the upper half; a legacy one does not */
-	__asm__ volatile("vpcmpeqd %%xmm1, %%xmm1, %%xmm1\n\tvinsertf128 $1, %%xmm1, %%ymm1, %%ymm1\n\t"
-			 "pxor %%xmm1, %%xmm1\n\tvextractf128 $1, %%ymm1, %%xmm2\n\tmovups %%xmm2, %0"
-			 : "=m"(num));
+	__asm__ volatile(
+		"vpcmpeqd %%xmm1, %%xmm1, %%xmm1\n\tvinsertf128 $1, %%xmm1, %%ymm1, %%ymm1\n\t"
+		"pxor %%xmm1, %%xmm1\n\tvextractf128 $1, %%ymm1, %%xmm2\n\tmovups %%xmm2, %0"
+		: "=m"(num));
 	CHECK_EQ(*(u64 *)&num[0], ~0ull);
-	__asm__ volatile("vpxor %%xmm1, %%xmm1, %%xmm1\n\tvextractf128 $1, %%ymm1, %%xmm2\n\tmovups %%xmm2, %0"
+	__asm__ volatile("vpxor %%xmm1, %%xmm1, %%xmm1\n\tvextractf128 $1, %%ymm1, "
+			 "%%xmm2\n\tmovups %%xmm2, %0"
 			 : "=m"(num));
 	CHECK_EQ(*(u64 *)&num[0], 0);
 	if (cpuid(13, 1).a & 1) {
 		guest_memset(area, 0x55, 1024);
 		guest_memset(area + 512, 0, 64);
-		__asm__ volatile("fninit\n\tvzeroall\n\txsaveopt64 %0" : "=m"(*area) : "a"(7), "d"(0) : "memory");
+		__asm__ volatile("fninit\n\tvzeroall\n\txsaveopt64 %0"
+				 : "=m"(*area)
+				 : "a"(7), "d"(0)
+				 : "memory");
 		CHECK_EQ(at64(512) & 4, 0); /* init state: not written */
 		CHECK_EQ(at64(576), 0x5555555555555555);
 	}

@@ -515,7 +515,7 @@ TEST(timer_tsc_deadline)
 	cli();
 	CHECK(rdtsc() - start >= 2000000);
 	CHECK_EQ(rdmsr(MSR_TSC_DEADLINE), 0); /* disarmed */
-	wrmsr(MSR_TSC_DEADLINE, 1); /* in the past: at once */
+	wrmsr(MSR_TSC_DEADLINE, 1);           /* in the past: at once */
 	sti_nop_cli();
 	sti_nop_cli();
 	CHECK_EQ(count[0xd2], 2);
@@ -566,7 +566,8 @@ TEST(x2apic)
 	CHECK_TRAP(t, VEC_GP, 0);
 	wrmsr(MSR_APICBASE, base & ~(3ull << 10));
 	CHECK_EQ(HAS_1D(9), 0);
-	CATCH(t, wrmsr(MSR_APICBASE, base | 3ull << 10)); /* and so does the way there, in one step */
+	CATCH(t,
+	      wrmsr(MSR_APICBASE, base | 3ull << 10)); /* and so does the way there, in one step */
 	wrmsr(MSR_APICBASE, base & ~(3ull << 10));
 	wrmsr(MSR_APICBASE, base);
 	CHECK_EQ(HAS_1D(9), 1);
@@ -582,7 +583,9 @@ TEST(sti_and_mov_ss_shadow)
 	apic_ipi(my_id(), 0x71);
 	__asm__ volatile("sti\n\tcli" ::: "memory");
 	CHECK_EQ(count[0x71], 0);
-	__asm__ volatile("sti\n\tmovb %1, %0\n\tnop\n\tcli" : "=r"(before) : "m"(*(volatile u8 *)&count[0x71]));
+	__asm__ volatile("sti\n\tmovb %1, %0\n\tnop\n\tcli"
+			 : "=r"(before)
+			 : "m"(*(volatile u8 *)&count[0x71]));
 	CHECK_EQ(before, 0);
 	CHECK_EQ(count[0x71], 1);
 	/* POPF has no shadow */

@@ -49,7 +49,10 @@ TEST(read_modify_write)
 	CHECK_EQ(*d, 0xffffff81);
 	d[0] = 1;
 	d[1] = 2;
-	__asm__ volatile("lock cmpxchg8b %0" : "+m"(*(volatile u64 *)d) : "a"(1), "d"(2), "b"(3), "c"(4) : "cc");
+	__asm__ volatile("lock cmpxchg8b %0"
+			 : "+m"(*(volatile u64 *)d)
+			 : "a"(1), "d"(2), "b"(3), "c"(4)
+			 : "cc");
 	CHECK_EQ(d[0], 3);
 	CHECK_EQ(d[1], 4);
 }
@@ -64,7 +67,8 @@ TEST(string_to_and_from)
 	guest_memset(buf + 1024, 0, 300);
 	guest_memcpy(buf + 1024, d, 300);
 	CHECK_EQ(guest_memcmp(buf, buf + 1024, 300), 0);
-	__asm__ volatile("rep movsq" ::"S"(d), "D"(DEV + 0x400), "c"(32ul) : "memory"); /* device to device */
+	__asm__ volatile("rep movsq" ::"S"(d), "D"(DEV + 0x400), "c"(32ul)
+			 : "memory"); /* device to device */
 	CHECK_EQ(*(volatile u32 *)(DEV + 0x400 + 252), *(u32 *)(buf + 252));
 	__asm__ volatile("rep stosl" ::"D"(DEV + 0x600), "c"(16ul), "a"(0xabcd1234) : "memory");
 	CHECK_EQ(*(volatile u32 *)(DEV + 0x63c), 0xabcd1234);
@@ -77,7 +81,8 @@ TEST(string_to_and_from)
 		CHECK_EQ(n, 40 - 21);
 	}
 	/* backwards, words */
-	__asm__ volatile("std\n\trep movsw\n\tcld" ::"S"(buf + 30), "D"(DEV + 0x700 + 30), "c"(16ul) : "memory");
+	__asm__ volatile("std\n\trep movsw\n\tcld" ::"S"(buf + 30), "D"(DEV + 0x700 + 30), "c"(16ul)
+			 : "memory");
 	CHECK_EQ(*(volatile u16 *)(DEV + 0x700), *(u16 *)buf);
 	CHECK_EQ(*(volatile u16 *)(DEV + 0x71e), *(u16 *)(buf + 30));
 }
@@ -93,7 +98,8 @@ TEST(stack_operands)
 	__asm__ volatile("push %1\n\tpopq %0" : "=m"(*d) : "r"(0x5566ul) : "memory");
 	CHECK_EQ(*d, 0x5566);
 	/* the stack itself in device memory */
-	__asm__ volatile("mov %%rsp, %%rbx\n\tmov %1, %%rsp\n\tpush $0x77\n\tcall 1f\n1:\tpop %%rcx\n\tpop %0\n\t"
+	__asm__ volatile("mov %%rsp, %%rbx\n\tmov %1, %%rsp\n\tpush $0x77\n\tcall 1f\n1:\tpop "
+			 "%%rcx\n\tpop %0\n\t"
 			 "mov %%rbx, %%rsp"
 			 : "=&r"(v)
 			 : "r"(DEV + 0x900)
@@ -108,13 +114,18 @@ TEST(vector_operands)
 
 	*(volatile u64 *)(DEV + 0xa00) = 1;
 	*(volatile u64 *)(DEV + 0xa08) = 2;
-	__asm__ volatile("movups %1, %%xmm1\n\tmovups %%xmm1, %0" : "=m"(out) : "m"(*(u64(*)[2])(DEV + 0xa00)));
+	__asm__ volatile("movups %1, %%xmm1\n\tmovups %%xmm1, %0"
+			 : "=m"(out)
+			 : "m"(*(u64(*)[2])(DEV + 0xa00)));
 	CHECK_EQ(out[0], 1);
 	CHECK_EQ(out[1], 2);
 	out[1] = 9;
-	__asm__ volatile("movups %1, %%xmm1\n\tmovups %%xmm1, %0" : "=m"(*(u64(*)[2])(DEV + 0xa10)) : "m"(out));
+	__asm__ volatile("movups %1, %%xmm1\n\tmovups %%xmm1, %0"
+			 : "=m"(*(u64(*)[2])(DEV + 0xa10))
+			 : "m"(out));
 	CHECK_EQ(*(volatile u64 *)(DEV + 0xa18), 9);
-	__asm__ volatile("fninit\n\tfildl %0\n\tfistpl %1" ::"m"(*(u32 *)(DEV + 0xa18)), "m"(*(u32 *)(DEV + 0xa20))
+	__asm__ volatile("fninit\n\tfildl %0\n\tfistpl %1" ::"m"(*(u32 *)(DEV + 0xa18)),
+			 "m"(*(u32 *)(DEV + 0xa20))
 			 : "memory");
 	CHECK_EQ(*(volatile u32 *)(DEV + 0xa20), 9);
 }
@@ -139,7 +150,10 @@ TEST(rep_outs_ins)
 	static const u32 words[4] = { 0x11111111, 0x22222222, 0x33333333, 0xcafe1234 };
 	u64 rsi, rcx;
 
-	__asm__ volatile("rep outsl" : "=S"(rsi), "=c"(rcx) : "0"(words), "1"(4ul), "d"(PORT) : "memory");
+	__asm__ volatile("rep outsl"
+			 : "=S"(rsi), "=c"(rcx)
+			 : "0"(words), "1"(4ul), "d"(PORT)
+			 : "memory");
 	CHECK_EQ(rsi, (ulong)(words + 4));
 	CHECK_EQ(rcx, 0);
 	CHECK_EQ(inl(PORT), 0xcafe1234);
@@ -156,7 +170,8 @@ TEST(rep_outs_ins)
 	CHECK_EQ(*(volatile u32 *)(DEV + 0xb04), 0xcafe1234);
 	__asm__ volatile("rep outsl" ::"S"(DEV + 0xb00), "c"(2ul), "d"(PORT) : "memory");
 	CHECK_EQ(inl(PORT), 0xcafe1234);
-	__asm__ volatile("std\n\trep insb\n\tcld" ::"D"(buf + 10), "c"(4ul), "d"(PORT_BYTE) : "memory");
+	__asm__ volatile("std\n\trep insb\n\tcld" ::"D"(buf + 10), "c"(4ul), "d"(PORT_BYTE)
+			 : "memory");
 	CHECK_EQ(buf[7], inb(PORT_BYTE));
 }
 
@@ -184,7 +199,10 @@ TEST(fault_and_restart)
 	faults = 0;
 	guest_memset(buf, 0, sizeof(buf));
 	outl(PORT, 0x89abcdef);
-	__asm__ volatile("rep insl" : "=D"(rdi), "=c"(rcx) : "0"(VA + 4096 - 8), "1"(4ul), "d"(PORT) : "memory");
+	__asm__ volatile("rep insl"
+			 : "=D"(rdi), "=c"(rcx)
+			 : "0"(VA + 4096 - 8), "1"(4ul), "d"(PORT)
+			 : "memory");
 	CHECK_EQ(faults, 1);
 	CHECK_EQ(rdi, VA + 4096 + 8);
 	CHECK_EQ(*(u32 *)(buf + 4092), 0x89abcdef);
@@ -210,7 +228,10 @@ TEST(ram_and_device)
 	*(volatile u32 *)(VA + PAGE - 1) = 0xddccbbaa;
 	CHECK_EQ(buf[4095], 0xaa);
 	CHECK_EQ(*(volatile u32 *)(DEV + 0x1000), 0x11ddccbb);
-	__asm__ volatile("addq %1, %0" : "+m"(*(volatile u64 *)(VA + PAGE - 4)) : "r"(1ul << 32) : "cc");
+	__asm__ volatile("addq %1, %0"
+			 : "+m"(*(volatile u64 *)(VA + PAGE - 4))
+			 : "r"(1ul << 32)
+			 : "cc");
 	CHECK_EQ(*(volatile u32 *)(DEV + 0x1000), 0x11ddccbc);
 	page_map(&pool, VA, DEV + 0x2000, PTE_P | PTE_W);
 	page_map(&pool, VA + PAGE, (ulong)buf, PTE_P | PTE_W);

@@ -6,10 +6,10 @@
 #include "apic.h"
 #include "page.h"
 
-#define NEED_TWO()                                                                                 \
-	do {                                                                                       \
-		if (smp_boot() < 2)                                                                \
-			SKIP("one CPU");                                                           \
+#define NEED_TWO() \
+	do { \
+		if (smp_boot() < 2) \
+			SKIP("one CPU"); \
 	} while (0)
 
 enum { ROUNDS = 100000 };
@@ -33,7 +33,8 @@ static void add_loop(void *arg)
 		case 4: {
 			u32 one = 1;
 
-			__asm__ volatile("lock xadd %1, %0" : "+m"(*(volatile u32 *)p), "+r"(one)::"cc");
+			__asm__ volatile("lock xadd %1, %0"
+					 : "+m"(*(volatile u32 *)p), "+r"(one)::"cc");
 			break;
 		}
 		case 8: {
@@ -109,7 +110,8 @@ static void cmpxchg16_loop(void *arg)
 
 		do {
 			__asm__ volatile("lock cmpxchg16b %0\n\tsetz %1"
-					 : "+m"(*(volatile __int128 *)pair), "=qm"(z), "+a"(lo), "+d"(hi)
+					 : "+m"(*(volatile __int128 *)pair), "=qm"(z), "+a"(lo),
+					   "+d"(hi)
 					 : "b"(lo + 1), "c"(hi + 3)
 					 : "cc");
 		} while (!z);

@@ -52,18 +52,31 @@ static void user_run(struct trap *t, const void *code, ulong va, ulong flags)
 
 static void kernel_access(struct trap *t, ulong va, bool write, bool fetch, bool ac)
 {
-	CATCH(*t, if (ac) write_flags(2 | FL_AC);
-	      if (fetch) __asm__ volatile("call *%0" ::"r"(va) : "memory");
-	      else if (write) __asm__ volatile("movb $0x5a, (%0)" ::"r"(va) : "memory");
-	      else __asm__ volatile("mov (%0), %%rax" ::"r"(va) : "rax", "memory"));
+	CATCH(*t, if (ac) write_flags(2 | FL_AC); if (fetch) __asm__ volatile("call *%0" ::"r"(va)
+									      : "memory");
+	      else if (write) __asm__ volatile("movb $0x5a, (%0)" ::"r"(va)
+					       : "memory");
+	      else __asm__ volatile("mov (%0), %%rax" ::"r"(va)
+				    : "rax", "memory"));
 	write_flags(2);
 }
 
 enum {
-	C_P = 1, C_W = 2, C_U = 4, C_NX = 8, C_RSVD = 16, /* the last level */
-	C_DW = 32, C_DU = 64, C_DNX = 128,                /* the one above */
+	C_P = 1,
+	C_W = 2,
+	C_U = 4,
+	C_NX = 8,
+	C_RSVD = 16, /* the last level */
+	C_DW = 32,
+	C_DU = 64,
+	C_DNX = 128, /* the one above */
 	C_END = 256,
-	M_WP = 1, M_NXE = 2, M_SMEP = 4, M_SMAP = 8, M_AC = 16, M_END = 32,
+	M_WP = 1,
+	M_NXE = 2,
+	M_SMEP = 4,
+	M_SMAP = 8,
+	M_AC = 16,
+	M_END = 32,
 };
 
 /* What the manual says: -1 or the error code. */
@@ -125,8 +138,11 @@ static void matrix(bool user, bool write, bool fetch)
 			       (c & C_DNX ? PTE_NX : 0);
 			flush_all();
 			if (user)
-				user_run(&t, write ? u_write : fetch ? u_fetch : u_read, TEST_VA,
-					 m & M_AC ? FL_AC : 0);
+				user_run(&t,
+					 write   ? u_write
+					 : fetch ? u_fetch
+						 : u_read,
+					 TEST_VA, m & M_AC ? FL_AC : 0);
 			else
 				kernel_access(&t, TEST_VA, write, fetch, m & M_AC);
 			if (write)
@@ -534,8 +550,10 @@ TEST(cmpxchg_always_writes)
 	page_map(&pool, TEST_VA, TEST_PA, PTE_P | PTE_U);
 	user_run(&t, u_locked, TEST_VA, 0);
 	CHECK_TRAP(t, VEC_PF, PF_P | PF_W | PF_U);
-	CATCH(t, __asm__ volatile("xor %%eax, %%eax\n\txor %%edx, %%edx\n\tlock cmpxchg8b (%0)" ::"r"(TEST_VA)
-				  : "rax", "rdx", "memory"));
+	CATCH(t,
+	      __asm__ volatile(
+		      "xor %%eax, %%eax\n\txor %%edx, %%edx\n\tlock cmpxchg8b (%0)" ::"r"(TEST_VA)
+		      : "rax", "rdx", "memory"));
 	CHECK_TRAP(t, VEC_PF, PF_P | PF_W);
 	page_map(&pool, TEST_VA, TEST_PA, PTE_P | PTE_U | PTE_W);
 	user_run(&t, u_locked, TEST_VA, 0);
@@ -573,7 +591,8 @@ TEST(push_and_string_faults)
 	page_map(&pool, TEST_VA + PAGE, 0, 0);
 	guest_memset((void *)TEST_PA, 0, PAGE);
 	/* REP STOSB stops on the second page with its registers at the byte that failed */
-	CATCH(t, __asm__ volatile("rep stosb" ::"D"(TEST_VA + PAGE - 10), "c"(100ul), "a"(7) : "memory"));
+	CATCH(t, __asm__ volatile("rep stosb" ::"D"(TEST_VA + PAGE - 10), "c"(100ul), "a"(7)
+				  : "memory"));
 	CHECK_TRAP(t, VEC_PF, PF_W);
 	CHECK_EQ(t.cr2, TEST_VA + PAGE);
 	CHECK_EQ(t.di, TEST_VA + PAGE);
@@ -587,20 +606,24 @@ TEST(push_and_string_faults)
 	CHECK_EQ(t.cx, 97);
 	CHECK_EQ(b[0], 9);
 	/* source faults */
-	CATCH(t, __asm__ volatile("rep movsb" ::"S"(TEST_VA + PAGE - 4), "D"(TEST_PA + PAGE), "c"(8ul)
-				  : "memory"));
+	CATCH(t,
+	      __asm__ volatile("rep movsb" ::"S"(TEST_VA + PAGE - 4), "D"(TEST_PA + PAGE), "c"(8ul)
+			       : "memory"));
 	CHECK_TRAP(t, VEC_PF, 0);
 	CHECK_EQ(t.si, TEST_VA + PAGE);
 	CHECK_EQ(t.cx, 4);
 	/* POP to memory that faults leaves rsp alone; so does PUSH from memory */
-	CATCH(t, __asm__ volatile("mov %%rsp, %%rbx\n\tpopq (%0)" ::"r"(TEST_VA + PAGE) : "rbx", "memory"));
+	CATCH(t, __asm__ volatile("mov %%rsp, %%rbx\n\tpopq (%0)" ::"r"(TEST_VA + PAGE)
+				  : "rbx", "memory"));
 	CHECK_EQ(t.vec, VEC_PF);
 	CHECK_EQ(t.sp, t.bx);
-	CATCH(t, __asm__ volatile("mov %%rsp, %%rbx\n\tpushq (%0)" ::"r"(TEST_VA + PAGE) : "rbx", "memory"));
+	CATCH(t, __asm__ volatile("mov %%rsp, %%rbx\n\tpushq (%0)" ::"r"(TEST_VA + PAGE)
+				  : "rbx", "memory"));
 	CHECK_EQ(t.vec, VEC_PF);
 	CHECK_EQ(t.sp, t.bx);
 	/* XCHG, ADD: registers and flags untouched */
-	CATCH(t, __asm__ volatile("mov $5, %%rbx\n\txchg %%rbx, (%0)" ::"r"(TEST_VA + PAGE) : "rbx", "memory"));
+	CATCH(t, __asm__ volatile("mov $5, %%rbx\n\txchg %%rbx, (%0)" ::"r"(TEST_VA + PAGE)
+				  : "rbx", "memory"));
 	CHECK_TRAP(t, VEC_PF, PF_W);
 	CHECK_EQ(t.bx, 5);
 	paging_off();

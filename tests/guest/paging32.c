@@ -59,8 +59,10 @@ static void user_run(struct trap *t, const void *code)
 
 static void kernel_access(struct trap *t, ulong va, bool write)
 {
-	CATCH(*t, if (write) __asm__ volatile("movb $0x5a, (%0)" ::"r"(va) : "memory");
-	      else __asm__ volatile("mov (%0), %%eax" ::"r"(va) : "eax", "memory"));
+	CATCH(*t, if (write) __asm__ volatile("movb $0x5a, (%0)" ::"r"(va)
+					      : "memory");
+	      else __asm__ volatile("mov (%0), %%eax" ::"r"(va)
+				    : "eax", "memory"));
 }
 
 TEST(two_level_matrix)
@@ -100,7 +102,8 @@ TEST(two_level_matrix)
 					CHECK_EQ(PD[TEST_VA >> 22] & A, A);
 				}
 				if (test_failed) {
-					guest_printf("# pte %x pde %x wp %u access %u\n", pte, pde, wp, access);
+					guest_printf("# pte %x pde %x wp %u access %u\n", pte, pde,
+						     wp, access);
 					paging_off();
 					return;
 				}

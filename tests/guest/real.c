@@ -6,9 +6,9 @@
  */
 #include "cpu.h"
 
-#define REAL(ident, text)                                                                          \
-	__asm__(".pushsection .real, \"awx\"\n\t.code16\n\t.global " #ident "\n" #ident ":\n\t" text   \
-		"\n\t.code32\n\t.popsection\n");                                                     \
+#define REAL(ident, text) \
+	__asm__(".pushsection .real, \"awx\"\n\t.code16\n\t.global " #ident "\n" #ident \
+		":\n\t" text "\n\t.code32\n\t.popsection\n"); \
 	extern u8 ident[]
 #define REAL_SP 0x6f00
 
@@ -32,28 +32,34 @@ __asm__(".pushsection .real, \"awx\"\n"
 	"real_enter:\tpushal\n\tsidt real_pm_idt\n\tmov %esp, real_pm_sp\n"
 	"\tlidt real_idt\n\tljmp $0x38, $1f\n"
 	"\t.code16\n"
-	"1:\tmov $0x40, %ax\n\tmov %ax, %ds\n\tmov %ax, %es\n\tmov %ax, %fs\n\tmov %ax, %gs\n\tmov %ax, %ss\n"
+	"1:\tmov $0x40, %ax\n\tmov %ax, %ds\n\tmov %ax, %es\n\tmov %ax, %fs\n\tmov %ax, %gs\n\tmov "
+	"%ax, %ss\n"
 	"\tmov %cr0, %eax\n\tand $~1, %al\n\tmov %eax, %cr0\n\tljmp $0, $2f\n"
 	"2:\txor %ax, %ax\n\tmov %ax, %fs\n\tmov %ax, %gs\n\tmov %ax, %ss\n\tmov $0x6f00, %sp\n"
 	"\tmov %cs:real_regs+32, %ds\n\tmov %cs:real_regs+34, %es\n"
 	"\tmov %cs:real_regs, %eax\n\tmov %cs:real_regs+4, %ebx\n\tmov %cs:real_regs+8, %ecx\n"
 	"\tmov %cs:real_regs+12, %edx\n\tmov %cs:real_regs+16, %esi\n\tmov %cs:real_regs+20, %edi\n"
 	"\tmov %cs:real_regs+24, %ebp\n\tcall *%cs:real_target\n"
-	"\tmovw $0xffff, %cs:real_regs+36\n\tmov %sp, %cs:real_regs+42\n\tpushfl\n\tpopl %cs:real_regs+28\n"
-	"real_save:\tmov %eax, %cs:real_regs\n\tmov %ebx, %cs:real_regs+4\n\tmov %ecx, %cs:real_regs+8\n"
+	"\tmovw $0xffff, %cs:real_regs+36\n\tmov %sp, %cs:real_regs+42\n\tpushfl\n\tpopl "
+	"%cs:real_regs+28\n"
+	"real_save:\tmov %eax, %cs:real_regs\n\tmov %ebx, %cs:real_regs+4\n\tmov %ecx, "
+	"%cs:real_regs+8\n"
 	"\tmov %edx, %cs:real_regs+12\n\tmov %esi, %cs:real_regs+16\n\tmov %edi, %cs:real_regs+20\n"
 	"\tmov %ebp, %cs:real_regs+24\n\tmov %ds, %cs:real_regs+32\n\tmov %es, %cs:real_regs+34\n"
 	"\tcli\n\tcld\n\tmov %cr0, %eax\n\tor $1, %al\n\tmov %eax, %cr0\n\tljmpl $0x18, $3f\n"
 	"\t.code32\n"
 	"3:\tmov $0x10, %eax\n\tmov %eax, %ds\n\tmov %eax, %es\n\tmov %eax, %fs\n\tmov %eax, %gs\n"
-	"\tmov %eax, %ss\n\tmov real_pm_sp, %esp\n\tlidt real_pm_idt\n\tpush $2\n\tpopf\n\tpopal\n\tret\n"
+	"\tmov %eax, %ss\n\tmov real_pm_sp, %esp\n\tlidt real_pm_idt\n\tpush "
+	"$2\n\tpopf\n\tpopal\n\tret\n"
 	"\t.code16\n"
 	"real_common:\tpopw %cs:real_regs+36\n\tpopw %cs:real_regs+38\n\tpopw %cs:real_regs+40\n"
 	"\tpopw %cs:real_regs+28\n\tmovw $0, %cs:real_regs+30\n\tmov %sp, %cs:real_regs+42\n"
 	"\tmovl $0, %cs:real_scratch\n\tmov %ax, %cs:real_scratch\n"
-	"\tmov $0, %ax\n\tmov %ax, %ss\n\tmov $0x6e00, %sp\n\tmov %cs:real_scratch, %ax\n\tjmp real_save\n"
+	"\tmov $0, %ax\n\tmov %ax, %ss\n\tmov $0x6e00, %sp\n\tmov %cs:real_scratch, %ax\n\tjmp "
+	"real_save\n"
 	"real_scratch:\t.long 0\n"
-	"\t.balign 8\nreal_stubs:\n\t.set rv, 0\n\t.rept 32\n\t.balign 8\n\tpushw $rv\n\tjmp real_common\n\t.set rv, rv + 1\n\t.endr\n"
+	"\t.balign 8\nreal_stubs:\n\t.set rv, 0\n\t.rept 32\n\t.balign 8\n\tpushw $rv\n\tjmp "
+	"real_common\n\t.set rv, rv + 1\n\t.endr\n"
 	"\t.code32\n\t.popsection\n");
 extern u8 real_stubs[];
 extern struct real_regs real_regs;
@@ -88,10 +94,10 @@ static void real_run(struct real_regs *r, const void *code)
 }
 
 #define CHECK_DONE(r) CHECK_EQ((r).vec, 0xffff)
-#define CHECK_VEC(r, v, at)                                                                        \
-	do {                                                                                       \
-		CHECK_EQ((r).vec, v);                                                              \
-		CHECK_EQ((r).ip, (u16)(u32)(at));                                                  \
+#define CHECK_VEC(r, v, at) \
+	do { \
+		CHECK_EQ((r).vec, v); \
+		CHECK_EQ((r).ip, (u16)(u32)(at)); \
 	} while (0)
 
 REAL(r_basic, "mov %ax, %cx\n\tadd $1, %cx\n\tsmsw %dx\n\tret");
@@ -100,7 +106,8 @@ TEST(basic)
 {
 	struct real_regs r = regs();
 
-	_Static_assert(offsetof(struct real_regs, vec) == 36 && offsetof(struct real_regs, sp) == 42, "");
+	_Static_assert(
+		offsetof(struct real_regs, vec) == 36 && offsetof(struct real_regs, sp) == 42, "");
 	r.ax = 0xffff;
 	r.cx = 0x12340000;
 	real_run(&r, r_basic);
@@ -149,18 +156,22 @@ TEST(segments)
 }
 
 REAL(r_push_sp1, "mov $0x3000, %ax\n\tmov %ax, %ss\n\tmov $1, %sp\nr_push_sp1_at: push %ax\n\tret");
-REAL(r_push_sp0, "mov %sp, %bx\n\tmov %ss, %cx\n\tmov $0x3000, %dx\n\tmov %dx, %ss\n\txor %sp, %sp\n\tpush %di\n\t"
+REAL(r_push_sp0, "mov %sp, %bx\n\tmov %ss, %cx\n\tmov $0x3000, %dx\n\tmov %dx, %ss\n\txor %sp, "
+		 "%sp\n\tpush %di\n\t"
 		 "mov %sp, %ax\n\tmov %cx, %ss\n\tmov %bx, %sp\n\tret");
-REAL(r_pusha, "mov %sp, %si\n\tpush %sp\n\tpop %ax\n\tpushaw\n\tmov %sp, %bp\n\tmov 6(%bp), %dx\n\tmov %dx, %cs:r_tmp\n\t"
+REAL(r_pusha, "mov %sp, %si\n\tpush %sp\n\tpop %ax\n\tpushaw\n\tmov %sp, %bp\n\tmov 6(%bp), "
+	      "%dx\n\tmov %dx, %cs:r_tmp\n\t"
 	      "popaw\n\tmov %cs:r_tmp, %dx\n\tret\nr_tmp: .word 0");
-REAL(r_enter, "mov $0x1234, %bp\n\tenter $8, $0\n\tmov %bp, %ax\n\tsub %sp, %ax\n\tleave\n\tmov %bp, %bx\n\tret");
+REAL(r_enter, "mov $0x1234, %bp\n\tenter $8, $0\n\tmov %bp, %ax\n\tsub %sp, %ax\n\tleave\n\tmov "
+	      "%bp, %bx\n\tret");
 extern u8 r_push_sp1_at[];
 
 TEST(stack)
 {
 	struct real_regs r = regs();
 
-	/* with sp 1 not even the exception can be pushed: the CPU would shut down, so only look at 0 */
+	/* with sp 1 not even the exception can be pushed: the CPU would shut down, so only look at
+	 * 0 */
 	(void)r_push_sp1_at;
 	r.di = 0xabcd;
 	real_run(&r, r_push_sp0);
@@ -208,7 +219,8 @@ REAL(r_into, "mov $0x7fff, %ax\n\tinc %ax\n\tinto\nr_into_after: ret");
 REAL(r_bound, "bound %ax, (%di)\n\tret");
 REAL(r_ud, "ud2");
 REAL(r_int3, "int3\nr_int3_after: ret");
-REAL(r_step, "pushf\n\tpop %ax\n\tor $0x100, %ax\n\tpush %ax\n\tpopf\n\tnop\nr_step_after: nop\n\tret");
+REAL(r_step,
+     "pushf\n\tpop %ax\n\tor $0x100, %ax\n\tpush %ax\n\tpopf\n\tnop\nr_step_after: nop\n\tret");
 REAL(r_hlt_lock, ".byte 0xf0, 0x90\n\tret");
 extern u8 r_div_at[], r_into_after[], r_int3_after[], r_step_after[];
 
@@ -262,7 +274,8 @@ TEST(undefined_here)
 }
 
 REAL(r_far, "lcall $0x800, $(r_far_target - 0x8000)\nr_far_back: mov %cs, %bx\n\tret");
-REAL(r_far_target, "mov %cs, %ax\n\tmov %sp, %bp\n\tmov %ss:(%bp), %cx\n\tmov %ss:2(%bp), %dx\n\tlret");
+REAL(r_far_target,
+     "mov %cs, %ax\n\tmov %sp, %bp\n\tmov %ss:(%bp), %cx\n\tmov %ss:2(%bp), %dx\n\tlret");
 REAL(r_ljmp, "ljmp $0x800, $(r_ljmp_target - 0x8000)");
 REAL(r_ljmp_target, "mov %cs, %ax\n\tljmp $0, $r_ljmp_back\nr_ljmp_back: mov %cs, %bx\n\tret");
 REAL(r_ljmp_far, "ljmpl $0, $0x10000");
@@ -351,11 +364,13 @@ TEST(strings)
 	CHECK_EQ(r.ax & 0xffff, 2);
 }
 
-REAL(r_unreal, "cli\n\tlgdtl %cs:r_gdtr\n\tmov %cr0, %eax\n\tor $1, %al\n\tmov %eax, %cr0\n\tmov $0x10, %bx\n\t"
+REAL(r_unreal, "cli\n\tlgdtl %cs:r_gdtr\n\tmov %cr0, %eax\n\tor $1, %al\n\tmov %eax, %cr0\n\tmov "
+	       "$0x10, %bx\n\t"
 	       "mov %bx, %fs\n\tand $~1, %al\n\tmov %eax, %cr0\n\tmov %fs, %cx\n\t"
 	       "mov $0x100000, %edi\n\taddr32 mov %fs:(%edi), %eax\n\t"
 	       "addr32 movl $0x5a5a, %fs:0x100000(%edi)\n\t"
-	       "mov $0x2000, %bx\n\tmov %bx, %fs\n\tmov $0, %edi\n\taddr32 mov %fs:0x10000(%edi), %edx\n\tret\n"
+	       "mov $0x2000, %bx\n\tmov %bx, %fs\n\tmov $0, %edi\n\taddr32 mov %fs:0x10000(%edi), "
+	       "%edx\n\tret\n"
 	       "r_gdtr: .word 192 * 8 - 1\n\t.long gdt");
 
 TEST(big_real_mode)
@@ -367,10 +382,12 @@ TEST(big_real_mode)
 	CHECK_EQ(r.ax, 0x1badb002);
 	CHECK_EQ(*(volatile u32 *)0x200000, 0x5a5a);
 	CHECK_EQ(r.cx & 0xffff, 0x10);
-	CHECK_EQ(r.dx, *(volatile u32 *)0x30000); /* a load in real mode changes the base, keeps the limit */
+	CHECK_EQ(r.dx, *(volatile u32 *)0x30000); /* a load in real mode changes the base, keeps the
+						     limit */
 }
 
-REAL(r_ports, "mov $0xe0, %dx\n\tmov $0x5ac3, %ax\n\tout %ax, %dx\n\txor %ax, %ax\n\tin %dx, %ax\n\tmov %ax, %bx\n\t"
+REAL(r_ports, "mov $0xe0, %dx\n\tmov $0x5ac3, %ax\n\tout %ax, %dx\n\txor %ax, %ax\n\tin %dx, "
+	      "%ax\n\tmov %ax, %bx\n\t"
 	      "mov $0x2000, %ax\n\tmov %ax, %es\n\txor %di, %di\n\tmov $3, %cx\n\trep insw\n\tret");
 
 TEST(ports)
@@ -384,7 +401,8 @@ TEST(ports)
 	CHECK_EQ(r.di & 0xffff, 6);
 }
 
-REAL(r_bcd, "mov $0x0905, %ax\n\taaa\n\tmov $0x99, %al\n\tadd $1, %al\n\tdaa\n\tmov %ax, %bx\n\tsetc %cl\n\t"
+REAL(r_bcd, "mov $0x0905, %ax\n\taaa\n\tmov $0x99, %al\n\tadd $1, %al\n\tdaa\n\tmov %ax, "
+	    "%bx\n\tsetc %cl\n\t"
 	    "mov $0x1234, %ax\n\taam $16\n\tmov %ax, %dx\n\tret");
 
 TEST(bcd)
@@ -398,8 +416,9 @@ TEST(bcd)
 	CHECK_EQ(r.dx & 0xffff, 0x0304);
 }
 
-REAL(r_cr, "mov %cr0, %eax\n\tmov %eax, %ebx\n\tor $0x10000, %eax\n\tmov %eax, %cr0\n\tmov %cr0, %ecx\n\t"
-	   "mov %ebx, %cr0\n\tsgdtw %cs:r_tmp6\n\tmov %cs:r_tmp6, %dx\n\tret\nr_tmp6: .word 0, 0, 0");
+REAL(r_cr,
+     "mov %cr0, %eax\n\tmov %eax, %ebx\n\tor $0x10000, %eax\n\tmov %eax, %cr0\n\tmov %cr0, %ecx\n\t"
+     "mov %ebx, %cr0\n\tsgdtw %cs:r_tmp6\n\tmov %cs:r_tmp6, %dx\n\tret\nr_tmp6: .word 0, 0, 0");
 
 TEST(control_registers)
 {

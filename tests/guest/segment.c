@@ -14,21 +14,29 @@ static u32 arena[2048] __attribute__((aligned(4096)));
 
 static void read_at(struct trap *t, u16 sel, u32 off, unsigned size)
 {
-	CATCH(*t, write_es(sel); switch (size) {
-		case 1: __asm__ volatile("movb %%es:(%0), %%al" ::"r"(off) : "eax"); break;
-		case 2: __asm__ volatile("movw %%es:(%0), %%ax" ::"r"(off) : "eax"); break;
-		case 4: __asm__ volatile("movl %%es:(%0), %%eax" ::"r"(off) : "eax"); break;
-	});
+	CATCH(
+		*t, write_es(sel); switch (size) {
+			case 1: __asm__ volatile("movb %%es:(%0), %%al" ::"r"(off) : "eax"); break;
+			case 2: __asm__ volatile("movw %%es:(%0), %%ax" ::"r"(off) : "eax"); break;
+			case 4: __asm__ volatile("movl %%es:(%0), %%eax" ::"r"(off) : "eax"); break;
+		});
 	write_es(SEL_DATA);
 }
 
 static void write_at(struct trap *t, u16 sel, u32 off, unsigned size)
 {
-	CATCH(*t, write_es(sel); switch (size) {
-		case 1: __asm__ volatile("movb %%al, %%es:(%0)" ::"r"(off) : "memory"); break;
-		case 2: __asm__ volatile("movw %%ax, %%es:(%0)" ::"r"(off) : "memory"); break;
-		case 4: __asm__ volatile("movl %%eax, %%es:(%0)" ::"r"(off) : "memory"); break;
-	});
+	CATCH(
+		*t, write_es(sel); switch (size) {
+			case 1:
+				__asm__ volatile("movb %%al, %%es:(%0)" ::"r"(off) : "memory");
+				break;
+			case 2:
+				__asm__ volatile("movw %%ax, %%es:(%0)" ::"r"(off) : "memory");
+				break;
+			case 4:
+				__asm__ volatile("movl %%eax, %%es:(%0)" ::"r"(off) : "memory");
+				break;
+		});
 	write_es(SEL_DATA);
 }
 
@@ -51,7 +59,12 @@ TEST(limit_bytes)
 	CHECK_TRAP(t, VEC_GP, 0);
 	arena[3] = 0x12345678;
 	write_es(S0);
-	CHECK_EQ(({ u32 v; __asm__ volatile("movl %%es:12, %0" : "=r"(v)); v; }), 0x12345678);
+	CHECK_EQ(({
+			 u32 v;
+			 __asm__ volatile("movl %%es:12, %0" : "=r"(v));
+			 v;
+		 }),
+		 0x12345678);
 	write_es(SEL_DATA);
 }
 
@@ -162,7 +175,8 @@ TEST(selector_privilege)
 
 	run_user(&t, u_load_kernel, 0);
 	CHECK_TRAP(t, VEC_GP, SEL_DATA);
-	gdt_set(S0, make_desc(0, 0xfffff, 0x9f, 0xc)); /* conforming code may be read from anywhere */
+	gdt_set(S0,
+		make_desc(0, 0xfffff, 0x9f, 0xc)); /* conforming code may be read from anywhere */
 	run_at(&t, SEL_UCODE32, SEL_UDATA, (ulong)u_load_conf, (ulong)user_stack_top, 2, r);
 	CHECK_TRAP(t, VEC_USER_EXIT, 0);
 	CHECK_EQ(t.ax, 0x1badb002);
@@ -200,23 +214,27 @@ TEST(stack_16bit)
 
 	/* B clear: PUSH moves sp and leaves the upper half of esp */
 	gdt_set(S0, make_desc((u32)arena, 0x1fff, 0x93, 0x0));
-	__asm__ volatile("mov %%esp, %%ebx\n\tmov %%ss, %%ecx\n\tmov %%eax, %%ss\n\tmov $0x56780010, %%esp\n\t"
-			 "push $0x11223344\n\tmov %%esp, %%edx\n\tmov %%ecx, %%ss\n\tmov %%ebx, %%esp"
-			 : "=d"(out)
-			 : "a"(S0)
-			 : "ebx", "ecx", "memory");
+	__asm__ volatile(
+		"mov %%esp, %%ebx\n\tmov %%ss, %%ecx\n\tmov %%eax, %%ss\n\tmov $0x56780010, "
+		"%%esp\n\t"
+		"push $0x11223344\n\tmov %%esp, %%edx\n\tmov %%ecx, %%ss\n\tmov %%ebx, %%esp"
+		: "=d"(out)
+		: "a"(S0)
+		: "ebx", "ecx", "memory");
 	CHECK_EQ(out, 0x5678000c);
 	CHECK_EQ(arena[3], 0x11223344);
-	/* wraps within 64 KiB, which the limit then refuses: #SS on another stack by a task would be
-	 * needed for esp 0; the access through ebp needs none */
-	CATCH(t, __asm__ volatile("mov %%ss, %%ecx\n\tmov %0, %%ss\n\tpush %%ebp\n\tmov $0x1ffd, %%ebp\n\t"
-				  "movl (%%ebp), %%eax\n\tpop %%ebp\n\tmov %%ecx, %%ss" ::"r"(S1)
-				  : "eax", "ecx", "memory"));
-	CHECK_EQ(t.vec, VEC_GP); /* S1 is no segment yet */
+	/* wraps within 64 KiB, which the limit then refuses: #SS on another stack by a task would
+	 * be needed for esp 0; the access through ebp needs none */
+	CATCH(t, __asm__ volatile(
+			 "mov %%ss, %%ecx\n\tmov %0, %%ss\n\tpush %%ebp\n\tmov $0x1ffd, %%ebp\n\t"
+			 "movl (%%ebp), %%eax\n\tpop %%ebp\n\tmov %%ecx, %%ss" ::"r"(S1)
+			 : "eax", "ecx", "memory"));
+	CHECK_EQ(t.vec, VEC_GP);                     /* S1 is no segment yet */
 	gdt_set(S1, make_desc(0, 0x1ff, 0x93, 0xc)); /* 2 MiB */
-	CATCH(t, __asm__ volatile("mov %%ss, %%ecx\n\tmov %0, %%ss\n\tpush %%ebp\n\tmov $0x1ffffd, %%ebp\n\t"
-				  "movl (%%ebp), %%eax\n\tpop %%ebp\n\tmov %%ecx, %%ss" ::"r"(S1)
-				  : "eax", "ecx", "memory"));
+	CATCH(t, __asm__ volatile(
+			 "mov %%ss, %%ecx\n\tmov %0, %%ss\n\tpush %%ebp\n\tmov $0x1ffffd, %%ebp\n\t"
+			 "movl (%%ebp), %%eax\n\tpop %%ebp\n\tmov %%ecx, %%ss" ::"r"(S1)
+			 : "eax", "ecx", "memory"));
 	CHECK_TRAP(t, VEC_SS, 0);
 }
 
@@ -276,8 +294,8 @@ static void far_call(struct trap *t, u16 sel, u32 off)
 
 	p.sel = sel;
 	p.off = off;
-	CATCH(*t, __asm__ volatile("lcall *%0" ::"m"(p) : "memory", "eax", "ebx", "ecx", "edx", "esi",
-				   "edi"));
+	CATCH(*t, __asm__ volatile("lcall *%0" ::"m"(p)
+				   : "memory", "eax", "ebx", "ecx", "edx", "esi", "edi"));
 }
 
 SNIPPET(k_lret, "lret");
@@ -314,7 +332,8 @@ static u64 make_gate(u16 sel, const void *off, u8 access, u8 params)
 	       (u64)((u32)off >> 16) << 48;
 }
 
-/* Called through a gate with two parameters: finds them between the return address and the old stack. */
+/* Called through a gate with two parameters: finds them between the return address and the old
+ * stack. */
 SNIPPET(gate_params, "mov (%esp), %eax\n\tmov 4(%esp), %ebx\n\tmov 8(%esp), %ecx\n\t"
 		     "mov 12(%esp), %edx\n\tmov 16(%esp), %esi\n\tmov 20(%esp), %edi\n\t" USER_END);
 SNIPPET(gate_params_ret, "mov 8(%esp), %eax\n\tadd 12(%esp), %eax\n\tlret $8");

@@ -9,16 +9,18 @@ SNIPPET(sys_entry, "mov %rsp, %rdx\n\tmov %rcx, %rsi\n\tpushfq\n\tpop %rdi\n\tmo
 		   "mov %ss, %ebx\n\tint $0x41");
 SNIPPET(sys_return, "mov $0x77, %eax\n\tsysretq");
 SNIPPET(sys_return32, "mov $0x78, %eax\n\tsysretl");
-SNIPPET(u_syscall, "syscall\n\t"
-		   "u_syscall_after: mov %cs, %ebx\n\tmov %ss, %edx\n\tpushfq\n\tpop %rsi\n\t" USER_END);
-SNIPPET(u_syscall32, ".code32\n\tsyscall\n\t"
-		     "u_syscall32_after: mov %cs, %ebx\n\tmov %ss, %edx\n\tpushfl\n\tpopl %esi\n\t"
-		     USER_END ".code64");
+SNIPPET(u_syscall,
+	"syscall\n\t"
+	"u_syscall_after: mov %cs, %ebx\n\tmov %ss, %edx\n\tpushfq\n\tpop %rsi\n\t" USER_END);
+SNIPPET(u_syscall32,
+	".code32\n\tsyscall\n\t"
+	"u_syscall32_after: mov %cs, %ebx\n\tmov %ss, %edx\n\tpushfl\n\tpopl %esi\n\t" USER_END
+	".code64");
 SNIPPET(u_sysret, "mov %rdi, %rcx\n\tmov $2, %r11d\n\tsysretq\n\t" USER_END);
 SNIPPET(u_sysenter, "sysenter\n\t" USER_END);
 SNIPPET(u_sysenter32, ".code32\n\tmov %esp, %ecx\n\tsysenter\n\t" USER_END ".code64");
-SNIPPET(u_sysexit_after32, ".code32\n\tmov %cs, %eax\n\tmov %ss, %ebx\n\tmov %esp, %ecx\n\t"
-			   USER_END ".code64");
+SNIPPET(u_sysexit_after32,
+	".code32\n\tmov %cs, %eax\n\tmov %ss, %ebx\n\tmov %esp, %ecx\n\t" USER_END ".code64");
 SNIPPET(u_sysexit_after64, "mov %cs, %eax\n\tmov %ss, %ebx\n\tmov %rsp, %rcx\n\t" USER_END);
 extern u8 u_syscall_after[], u_syscall32_after[];
 
@@ -97,9 +99,10 @@ TEST(sysret32)
 	const ulong back = (ulong)u_syscall32_after;
 
 	syscall_setup(sys_return32);
-	CATCH(t, __asm__ volatile("mov %0, %%rcx\n\tmov $2, %%r11d\n\tmov %1, %%rsp\n\tsysretl" ::"r"(back),
-				  "r"(user_stack_top)
-				  : "memory"));
+	CATCH(t, __asm__ volatile(
+			 "mov %0, %%rcx\n\tmov $2, %%r11d\n\tmov %1, %%rsp\n\tsysretl" ::"r"(back),
+			 "r"(user_stack_top)
+			 : "memory"));
 	CHECK_TRAP(t, VEC_USER_EXIT, 0);
 	CHECK_EQ((u32)t.bx, SEL_UCODE32);
 	CHECK_EQ((u32)t.dx, SEL_UDATA);
@@ -113,16 +116,19 @@ TEST(sysret32)
 	}
 }
 
-/* SYSRET to ring 3 with TF in r11: the trap comes after the first user instruction on Intel and AMD. */
+/* SYSRET to ring 3 with TF in r11: the trap comes after the first user instruction on Intel and
+ * AMD. */
 TEST(sysret_tf)
 {
 	struct trap t;
 	const ulong back = (ulong)u_syscall_after;
 
 	syscall_setup(sys_return);
-	CATCH(t, __asm__ volatile("mov %0, %%rcx\n\tmov $0x102, %%r11d\n\tmov %1, %%rsp\n\tsysretq" ::"r"(back),
-				  "r"(user_stack_top)
-				  : "memory"));
+	CATCH(t,
+	      __asm__ volatile(
+		      "mov %0, %%rcx\n\tmov $0x102, %%r11d\n\tmov %1, %%rsp\n\tsysretq" ::"r"(back),
+		      "r"(user_stack_top)
+		      : "memory"));
 	CHECK_EQ(t.vec, VEC_DB);
 	CHECK_EQ(t.cs, SEL_UCODE64);
 	CHECK(t.ip == back || t.ip == back + 2); /* models differ in the boundary */
@@ -158,7 +164,7 @@ TEST(sysenter)
 		CHECK_TRAP(t, VEC_UD, 0); /* legacy mode only */
 		user(&t, SEL_UCODE32, u_sysenter32, 0, 0);
 		CHECK_TRAP(t, VEC_UD, 0);
-		CATCH(t, __asm__ volatile("sysexit"));
+		CATCH(t, __asm__ volatile("sysexitl"));
 		CHECK_TRAP(t, VEC_UD, 0);
 		return;
 	}
@@ -171,7 +177,7 @@ TEST(sysenter)
 	wrmsr(MSR_SYSENTER_CS, 0);
 	user(&t, SEL_UCODE64, u_sysenter, 0, 0);
 	CHECK_TRAP(t, VEC_GP, 0);
-	CATCH(t, __asm__ volatile("sysexit"));
+	CATCH(t, __asm__ volatile("sysexitl"));
 	CHECK_TRAP(t, VEC_GP, 0);
 }
 

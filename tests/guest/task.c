@@ -4,15 +4,15 @@
  */
 #include "cpu.h"
 
-#define S_TSS1 SEL_FREE
-#define S_GATE (SEL_FREE + 8)
-#define S_TSS16 (SEL_FREE + 16)
-#define S_MISC (SEL_FREE + 24)
+#define S_TSS1   SEL_FREE
+#define S_GATE   (SEL_FREE + 8)
+#define S_TSS16  (SEL_FREE + 16)
+#define S_MISC   (SEL_FREE + 24)
 #define S_RESCUE (SEL_FREE + 32)
 
 struct tss16 {
-	u16 link, sp0, ss0, sp1, ss1, sp2, ss2, ip, flags, ax, cx, dx, bx, sp, bp, si, di, es, cs, ss,
-		ds, ldt;
+	u16 link, sp0, ss0, sp1, ss1, sp2, ss2, ip, flags, ax, cx, dx, bx, sp, bp, si, di, es, cs,
+		ss, ds, ldt;
 } __attribute__((packed));
 
 static struct tss32 other __attribute__((aligned(128)));
@@ -85,9 +85,9 @@ TEST(call_and_iret)
 	CHECK_EQ(busy(S_TSS1), 0x89); /* free again */
 	CHECK_EQ(busy(SEL_TSS), 0x8b);
 	CHECK_EQ(read_flags() & FL_NT, 0);
-	CHECK_EQ(other.eax, 0x5678);        /* saved by the IRET */
-	CHECK_EQ(other.eflags & FL_NT, 0);  /* and NT cleared in the task left */
-	task_call(&t, S_TSS1);              /* goes on after its IRET */
+	CHECK_EQ(other.eax, 0x5678);       /* saved by the IRET */
+	CHECK_EQ(other.eflags & FL_NT, 0); /* and NT cleared in the task left */
+	task_call(&t, S_TSS1);             /* goes on after its IRET */
 	CHECK_EQ(t.vec, -1);
 	CHECK_EQ(runs, 2);
 	CHECK_EQ(seen_eax, 0x9999);
@@ -99,7 +99,8 @@ TEST(jump)
 	struct trap t;
 
 	task_setup(task_jump_back);
-	CATCH(t, __asm__ volatile("ljmp %0, $0" ::"i"(S_TSS1) : "memory", "eax", "ecx", "edx", "cc"));
+	CATCH(t, __asm__ volatile("ljmp %0, $0" ::"i"(S_TSS1)
+				  : "memory", "eax", "ecx", "edx", "cc"));
 	CHECK_EQ(t.vec, -1);
 	CHECK_EQ(runs, 1);
 	CHECK_EQ(seen_flags & FL_NT, 0);
@@ -195,7 +196,8 @@ TEST(faults_before_the_switch)
 	/* IRET with NT and a back link that is no busy TSS */
 	task_setup(task_body);
 	tss[0].link = S_TSS1;
-	CATCH(t, __asm__ volatile("pushf\n\torl $0x4000, (%%esp)\n\tpopf\n\tiret" ::: "memory", "cc"));
+	CATCH(t, __asm__ volatile("pushf\n\torl $0x4000, (%%esp)\n\tpopf\n\tiret" ::
+					  : "memory", "cc"));
 	CHECK_TRAP(t, VEC_TS, S_TSS1);
 	tss[0].link = 0;
 }

@@ -6,9 +6,9 @@
 #include "cpu.h"
 
 /* 16-bit code below 64 KiB; segment 0. HLT, which faults, ends a run. */
-#define V86(ident, text)                                                                           \
-	__asm__(".pushsection .real, \"awx\"\n\t.code16\n\t.global " #ident "\n" #ident ":\n\t" text   \
-		"\n\t.code32\n\t.popsection\n");                                                     \
+#define V86(ident, text) \
+	__asm__(".pushsection .real, \"awx\"\n\t.code16\n\t.global " #ident "\n" #ident \
+		":\n\t" text "\n\t.code32\n\t.popsection\n"); \
 	extern u8 ident[]
 #define V86_SP 0x6ff0
 void run_iret(const ulong *f, const ulong *r);
@@ -17,8 +17,8 @@ static u16 v86_ds, v86_ss, v86_sp;
 
 static void v86_run(struct trap *t, const void *code, ulong flags, ulong di)
 {
-	const ulong f[9] = { (ulong)code, 0, 2 | FL_VM | flags, v86_sp, v86_ss, 0x1111, v86_ds, 0x2222,
-			     0x3333 };
+	const ulong f[9] = { (ulong)code, 0,     2 | FL_VM | flags, v86_sp, v86_ss, 0x1111, v86_ds,
+			     0x2222,      0x3333 };
 	const ulong r[4] = { di };
 
 	CATCH(*t, run_iret(f, r));
@@ -34,10 +34,10 @@ static void v86_setup(void)
 }
 
 /* Ended by HLT at this place. */
-#define CHECK_HLT(t, at)                                                                           \
-	do {                                                                                       \
-		CHECK_TRAP(t, VEC_GP, 0);                                                          \
-		CHECK_EQ((t).ip, (ulong)(at));                                                     \
+#define CHECK_HLT(t, at) \
+	do { \
+		CHECK_TRAP(t, VEC_GP, 0); \
+		CHECK_EQ((t).ip, (ulong)(at)); \
 	} while (0)
 
 V86(v_segs, "mov %cs, %ax\n\tmov %ss, %bx\n\tmov %es, %cx\n\tmov %fs, %dx\n"
@@ -196,7 +196,9 @@ extern u8 v_smsw_end[];
 
 TEST(privileged_and_undefined)
 {
-	static const u8 *const gp[] = { v_lgdt, v_cr0, v_clts }, *const ud[] = { v_sldt, v_str, v_lar, v_verr, v_arpl };
+	static const u8 *const gp[] = { v_lgdt, v_cr0, v_clts }, *const ud[] = { v_sldt, v_str,
+										 v_lar, v_verr,
+										 v_arpl };
 	struct trap t;
 
 	v86_setup();

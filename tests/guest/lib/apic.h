@@ -8,11 +8,28 @@
 #define IOAPIC_BASE 0xfec00000ul
 
 enum {
-	APIC_ID = 0x20, APIC_VER = 0x30, APIC_TPR = 0x80, APIC_PPR = 0xa0, APIC_EOI = 0xb0,
-	APIC_LDR = 0xd0, APIC_DFR = 0xe0, APIC_SVR = 0xf0, APIC_ISR = 0x100, APIC_TMR = 0x180,
-	APIC_IRR = 0x200, APIC_ESR = 0x280, APIC_ICR = 0x300, APIC_ICR2 = 0x310,
-	APIC_LVTT = 0x320, APIC_LVTPC = 0x340, APIC_LVT0 = 0x350, APIC_LVT1 = 0x360,
-	APIC_LVTERR = 0x370, APIC_TMICT = 0x380, APIC_TMCCT = 0x390, APIC_TDCR = 0x3e0,
+	APIC_ID = 0x20,
+	APIC_VER = 0x30,
+	APIC_TPR = 0x80,
+	APIC_PPR = 0xa0,
+	APIC_EOI = 0xb0,
+	APIC_LDR = 0xd0,
+	APIC_DFR = 0xe0,
+	APIC_SVR = 0xf0,
+	APIC_ISR = 0x100,
+	APIC_TMR = 0x180,
+	APIC_IRR = 0x200,
+	APIC_ESR = 0x280,
+	APIC_ICR = 0x300,
+	APIC_ICR2 = 0x310,
+	APIC_LVTT = 0x320,
+	APIC_LVTPC = 0x340,
+	APIC_LVT0 = 0x350,
+	APIC_LVT1 = 0x360,
+	APIC_LVTERR = 0x370,
+	APIC_TMICT = 0x380,
+	APIC_TMCCT = 0x390,
+	APIC_TDCR = 0x3e0,
 };
 
 static inline u32 apic_read(unsigned reg)
@@ -95,7 +112,8 @@ static inline void pic_init(void)
 	outb(0xa1, 0xff);
 }
 
-/* Software-enable the APIC, spurious vector 0xff, everything local masked, LINT0 as ExtINT or masked. */
+/* Software-enable the APIC, spurious vector 0xff, everything local masked, LINT0 as ExtINT or
+ * masked. */
 static inline void apic_init(bool extint)
 {
 	apic_write(APIC_SVR, 0x1ff);

@@ -5,27 +5,73 @@
 #include "guest.h"
 
 enum {
-	CR0_PE = 1u << 0, CR0_MP = 1u << 1, CR0_EM = 1u << 2, CR0_TS = 1u << 3, CR0_NE = 1u << 5,
-	CR0_WP = 1u << 16, CR0_AM = 1u << 18, CR0_NW = 1u << 29, CR0_CD = 1u << 30,
-	CR4_VME = 1u << 0, CR4_PVI = 1u << 1, CR4_TSD = 1u << 2, CR4_DE = 1u << 3,
-	CR4_PSE = 1u << 4, CR4_PAE = 1u << 5, CR4_PGE = 1u << 7, CR4_PCE = 1u << 8,
-	CR4_OSFXSR = 1u << 9, CR4_OSXMMEXCPT = 1u << 10, CR4_UMIP = 1u << 11,
-	CR4_FSGSBASE = 1u << 16, CR4_PCIDE = 1u << 17, CR4_OSXSAVE = 1u << 18,
-	CR4_SMEP = 1u << 20, CR4_SMAP = 1u << 21, CR4_PKE = 1u << 22,
-	EFER_SCE = 1u << 0, EFER_LME = 1u << 8, EFER_LMA = 1u << 10, EFER_NXE = 1u << 11,
-	FL_CF = 1u << 0, FL_PF = 1u << 2, FL_AF = 1u << 4, FL_ZF = 1u << 6, FL_SF = 1u << 7,
-	FL_TF = 1u << 8, FL_IF = 1u << 9, FL_DF = 1u << 10, FL_OF = 1u << 11, FL_IOPL = 3u << 12,
-	FL_NT = 1u << 14, FL_RF = 1u << 16, FL_VM = 1u << 17, FL_AC = 1u << 18,
-	FL_VIF = 1u << 19, FL_VIP = 1u << 20, FL_ID = 1u << 21,
+	CR0_PE = 1u << 0,
+	CR0_MP = 1u << 1,
+	CR0_EM = 1u << 2,
+	CR0_TS = 1u << 3,
+	CR0_NE = 1u << 5,
+	CR0_WP = 1u << 16,
+	CR0_AM = 1u << 18,
+	CR0_NW = 1u << 29,
+	CR0_CD = 1u << 30,
+	CR4_VME = 1u << 0,
+	CR4_PVI = 1u << 1,
+	CR4_TSD = 1u << 2,
+	CR4_DE = 1u << 3,
+	CR4_PSE = 1u << 4,
+	CR4_PAE = 1u << 5,
+	CR4_PGE = 1u << 7,
+	CR4_PCE = 1u << 8,
+	CR4_OSFXSR = 1u << 9,
+	CR4_OSXMMEXCPT = 1u << 10,
+	CR4_UMIP = 1u << 11,
+	CR4_FSGSBASE = 1u << 16,
+	CR4_PCIDE = 1u << 17,
+	CR4_OSXSAVE = 1u << 18,
+	CR4_SMEP = 1u << 20,
+	CR4_SMAP = 1u << 21,
+	CR4_PKE = 1u << 22,
+	EFER_SCE = 1u << 0,
+	EFER_LME = 1u << 8,
+	EFER_LMA = 1u << 10,
+	EFER_NXE = 1u << 11,
+	FL_CF = 1u << 0,
+	FL_PF = 1u << 2,
+	FL_AF = 1u << 4,
+	FL_ZF = 1u << 6,
+	FL_SF = 1u << 7,
+	FL_TF = 1u << 8,
+	FL_IF = 1u << 9,
+	FL_DF = 1u << 10,
+	FL_OF = 1u << 11,
+	FL_IOPL = 3u << 12,
+	FL_NT = 1u << 14,
+	FL_RF = 1u << 16,
+	FL_VM = 1u << 17,
+	FL_AC = 1u << 18,
+	FL_VIF = 1u << 19,
+	FL_VIP = 1u << 20,
+	FL_ID = 1u << 21,
 };
 #define FL_ARITH (FL_CF | FL_PF | FL_AF | FL_ZF | FL_SF | FL_OF)
 
 enum {
-	MSR_TSC = 0x10, MSR_APICBASE = 0x1b, MSR_SYSENTER_CS = 0x174, MSR_SYSENTER_ESP = 0x175,
-	MSR_SYSENTER_EIP = 0x176, MSR_PAT = 0x277, MSR_TSC_DEADLINE = 0x6e0,
-	MSR_EFER = 0xc0000080, MSR_STAR = 0xc0000081, MSR_LSTAR = 0xc0000082,
-	MSR_CSTAR = 0xc0000083, MSR_SFMASK = 0xc0000084, MSR_FS_BASE = 0xc0000100,
-	MSR_GS_BASE = 0xc0000101, MSR_KERNEL_GS_BASE = 0xc0000102, MSR_TSC_AUX = 0xc0000103,
+	MSR_TSC = 0x10,
+	MSR_APICBASE = 0x1b,
+	MSR_SYSENTER_CS = 0x174,
+	MSR_SYSENTER_ESP = 0x175,
+	MSR_SYSENTER_EIP = 0x176,
+	MSR_PAT = 0x277,
+	MSR_TSC_DEADLINE = 0x6e0,
+	MSR_EFER = 0xc0000080,
+	MSR_STAR = 0xc0000081,
+	MSR_LSTAR = 0xc0000082,
+	MSR_CSTAR = 0xc0000083,
+	MSR_SFMASK = 0xc0000084,
+	MSR_FS_BASE = 0xc0000100,
+	MSR_GS_BASE = 0xc0000101,
+	MSR_KERNEL_GS_BASE = 0xc0000102,
+	MSR_TSC_AUX = 0xc0000103,
 };
 
 struct cpuid_regs {
@@ -41,7 +87,9 @@ static inline struct cpuid_regs cpuid(u32 leaf, u32 sub)
 {
 	struct cpuid_regs r;
 
-	__asm__ volatile("cpuid" : "=a"(r.a), "=b"(r.b), "=c"(r.c), "=d"(r.d) : "a"(leaf), "c"(sub));
+	__asm__ volatile("cpuid"
+			 : "=a"(r.a), "=b"(r.b), "=c"(r.c), "=d"(r.d)
+			 : "a"(leaf), "c"(sub));
 	return r;
 }
 
@@ -50,12 +98,12 @@ static inline bool cpu_is_amd(void)
 	return cpuid(0, 0).b == 0x68747541; /* "Auth" */
 }
 
-#define HAS_1C(bit)  ((cpuid(1, 0).c >> (bit)) & 1)
-#define HAS_1D(bit)  ((cpuid(1, 0).d >> (bit)) & 1)
-#define HAS_7B(bit)  (cpuid(0, 0).a >= 7 && ((cpuid(7, 0).b >> (bit)) & 1))
-#define HAS_7C(bit)  (cpuid(0, 0).a >= 7 && ((cpuid(7, 0).c >> (bit)) & 1))
-#define HAS_8D(bit)  ((cpuid(0x80000001, 0).d >> (bit)) & 1)
-#define HAS_8C(bit)  ((cpuid(0x80000001, 0).c >> (bit)) & 1)
+#define HAS_1C(bit) ((cpuid(1, 0).c >> (bit)) & 1)
+#define HAS_1D(bit) ((cpuid(1, 0).d >> (bit)) & 1)
+#define HAS_7B(bit) (cpuid(0, 0).a >= 7 && ((cpuid(7, 0).b >> (bit)) & 1))
+#define HAS_7C(bit) (cpuid(0, 0).a >= 7 && ((cpuid(7, 0).c >> (bit)) & 1))
+#define HAS_8D(bit) ((cpuid(0x80000001, 0).d >> (bit)) & 1)
+#define HAS_8C(bit) ((cpuid(0x80000001, 0).c >> (bit)) & 1)
 
 static inline void outb(u16 port, u8 v)
 {
@@ -117,16 +165,16 @@ static inline u64 rdtsc(void)
 	return (u64)hi << 32 | lo;
 }
 
-#define CPU_REG(name)                                                                              \
-	static inline ulong read_##name(void)                                                      \
-	{                                                                                          \
-		ulong v_;                                                                          \
-		__asm__ volatile("mov %%" #name ", %0" : "=r"(v_)::"memory");                      \
-		return v_;                                                                         \
-	}                                                                                          \
-	static inline void write_##name(ulong v_)                                                  \
-	{                                                                                          \
-		__asm__ volatile("mov %0, %%" #name ::"r"(v_) : "memory");                         \
+#define CPU_REG(name) \
+	static inline ulong read_##name(void) \
+	{ \
+		ulong v_; \
+		__asm__ volatile("mov %%" #name ", %0" : "=r"(v_)::"memory"); \
+		return v_; \
+	} \
+	static inline void write_##name(ulong v_) \
+	{ \
+		__asm__ volatile("mov %0, %%" #name ::"r"(v_) : "memory"); \
 	}
 CPU_REG(cr0)
 CPU_REG(cr2)

@@ -24,13 +24,13 @@ typedef uint32_t u32;
 typedef unsigned long long u64; /* one printf format in both widths */
 typedef unsigned long ulong;
 
-#define MAX_CPUS       8
-#define GUEST_FREE     0x2000000ul /* 32 MiB */
-#define AP_TRAMPOLINE  0x7000ul
-#define ARRAY_SIZE(a)  (sizeof(a) / sizeof((a)[0]))
-#define BARRIER()      __asm__ volatile("" ::: "memory")
-#define STRINGIFY_(x)  #x
-#define STRINGIFY(x)   STRINGIFY_(x)
+#define MAX_CPUS      8
+#define GUEST_FREE    0x2000000ul /* 32 MiB */
+#define AP_TRAMPOLINE 0x7000ul
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define BARRIER()     __asm__ volatile("" ::: "memory")
+#define STRINGIFY_(x) #x
+#define STRINGIFY(x)  STRINGIFY_(x)
 
 /* Selectors of the boot GDT; SEL_FREE and up are the suite's. */
 #define SEL_CODE64  0x08
@@ -52,8 +52,25 @@ typedef unsigned long ulong;
 #endif
 
 enum {
-	VEC_DE, VEC_DB, VEC_NMI, VEC_BP, VEC_OF, VEC_BR, VEC_UD, VEC_NM, VEC_DF, VEC_CSO, VEC_TS,
-	VEC_NP, VEC_SS, VEC_GP, VEC_PF, VEC_MF = 16, VEC_AC, VEC_MC, VEC_XM,
+	VEC_DE,
+	VEC_DB,
+	VEC_NMI,
+	VEC_BP,
+	VEC_OF,
+	VEC_BR,
+	VEC_UD,
+	VEC_NM,
+	VEC_DF,
+	VEC_CSO,
+	VEC_TS,
+	VEC_NP,
+	VEC_SS,
+	VEC_GP,
+	VEC_PF,
+	VEC_MF = 16,
+	VEC_AC,
+	VEC_MC,
+	VEC_XM,
 	VEC_USER_EXIT = 0x40, /* DPL 3: how ring-3 code ends */
 };
 
@@ -65,7 +82,7 @@ struct frame {
 #else
 	ulong ss_now, gs, fs, es, ds, di, si, bp, sp_pusha, bx, dx, cx, ax;
 	ulong vec, err, ip, cs, flags;
-	ulong sp, ss;                /* only after a change of privilege */
+	ulong sp, ss;                 /* only after a change of privilege */
 	ulong v_es, v_ds, v_fs, v_gs; /* only from virtual-8086 mode */
 #endif
 };
@@ -120,50 +137,49 @@ struct test {
 	void (*run)(void);
 };
 
-#define TEST(ident)                                                                                \
-	static void tcase_##ident(void);                                                            \
-	static const struct test entry_##ident                                                     \
-		__attribute__((used, section("tests"), aligned(sizeof(void *)))) = { #ident,       \
-										     tcase_##ident };\
+#define TEST(ident) \
+	static void tcase_##ident(void); \
+	static const struct test entry_##ident __attribute__(( \
+		used, section("tests"), aligned(sizeof(void *)))) = { #ident, tcase_##ident }; \
 	static void tcase_##ident(void)
 
 /* Both go on after a failure; the first one is reported. Values are printed in hexadecimal. */
-#define CHECK(cond)                                                                                \
-	do {                                                                                       \
-		if (!(cond))                                                                       \
-			test_fail(__FILE__, __LINE__, #cond, 0, 0, false);                         \
+#define CHECK(cond) \
+	do { \
+		if (!(cond)) \
+			test_fail(__FILE__, __LINE__, #cond, 0, 0, false); \
 	} while (0)
-#define CHECK_EQ(a, b)                                                                             \
-	do {                                                                                       \
-		u64 va_ = (u64)(a), vb_ = (u64)(b);                                                \
-		if (va_ != vb_)                                                                    \
-			test_fail(__FILE__, __LINE__, #a " == " #b, va_, vb_, true);               \
+#define CHECK_EQ(a, b) \
+	do { \
+		u64 va_ = (u64)(a), vb_ = (u64)(b); \
+		if (va_ != vb_) \
+			test_fail(__FILE__, __LINE__, #a " == " #b, va_, vb_, true); \
 	} while (0)
 /* The exception and its error code. */
-#define CHECK_TRAP(t, v, e)                                                                        \
-	do {                                                                                       \
-		CHECK_EQ((t).vec, v);                                                              \
-		CHECK_EQ((t).err, e);                                                              \
+#define CHECK_TRAP(t, v, e) \
+	do { \
+		CHECK_EQ((t).vec, v); \
+		CHECK_EQ((t).err, e); \
 	} while (0)
-#define SKIP(why)                                                                                  \
-	do {                                                                                       \
-		test_skip(why);                                                                    \
-		return;                                                                            \
+#define SKIP(why) \
+	do { \
+		test_skip(why); \
+		return; \
 	} while (0)
 
 /* Assembly with a label that C sees as u8 ident[]; ring-3 code ends with USER_END. */
-#define SNIPPET(ident, text)                                                                       \
-	__asm__(".pushsection .text\n\t.global " #ident "\n" #ident ":\n\t" text                    \
-		"\n\t.popsection\n");                                                             \
+#define SNIPPET(ident, text) \
+	__asm__(".pushsection .text\n\t.global " #ident "\n" #ident ":\n\t" text \
+		"\n\t.popsection\n"); \
 	extern u8 ident[]
 #define USER_END "int $0x40\n\t"
 
-#define CATCH(t, ...)                                                                              \
-	do {                                                                                       \
-		if (trap_setjmp(trap_arm(&(t))) == 0) {                                            \
-			__VA_ARGS__;                                                               \
-		}                                                                                  \
-		trap_disarm();                                                                     \
+#define CATCH(t, ...) \
+	do { \
+		if (trap_setjmp(trap_arm(&(t))) == 0) { \
+			__VA_ARGS__; \
+		} \
+		trap_disarm(); \
 	} while (0)
 
 /* lib.c */

@@ -8,7 +8,13 @@
 #include "cpu.h"
 
 enum {
-	PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_A = 0x20, PTE_D = 0x40, PTE_PS = 0x80, PTE_G = 0x100,
+	PTE_P = 1,
+	PTE_W = 2,
+	PTE_U = 4,
+	PTE_A = 0x20,
+	PTE_D = 0x40,
+	PTE_PS = 0x80,
+	PTE_G = 0x100,
 };
 #define PTE_NX   (1ull << 63)
 #define PTE_ADDR 0x000ffffffffff000ull

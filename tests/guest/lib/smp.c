@@ -42,7 +42,8 @@ unsigned smp_boot(void)
 	cpus[0].apic_id = apic_read(APIC_ID) >> 24;
 	if (want == 1)
 		return 1;
-	guest_memcpy((void *)AP_TRAMPOLINE, ap_tramp_start, (size_t)(ap_tramp_end - ap_tramp_start));
+	guest_memcpy((void *)AP_TRAMPOLINE, ap_tramp_start,
+		     (size_t)(ap_tramp_end - ap_tramp_start));
 	apic_ipi(0, 0xc4500); /* INIT, assert, all but self */
 	pit_delay_us(10000);
 	apic_ipi(0, 0xc4600 | AP_TRAMPOLINE >> 12);

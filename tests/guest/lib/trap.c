@@ -9,10 +9,10 @@ void run_iret(const ulong *f, const ulong *r);
 extern const struct table_reg gdt_reg;
 
 u64 gdt[GDT_ENTRIES] __attribute__((aligned(16))) = {
-	[SEL_CODE64 / 8] = 0x00af9b000000ffff,  [SEL_DATA / 8] = 0x00cf93000000ffff,
-	[SEL_CODE32 / 8] = 0x00cf9b000000ffff,  [SEL_UCODE32 / 8] = 0x00cffb000000ffff,
-	[SEL_UDATA / 8] = 0x00cff3000000ffff,   [SEL_UCODE64 / 8] = 0x00affb000000ffff,
-	[SEL_CODE16 / 8] = 0x00009b000000ffff,  [SEL_DATA16 / 8] = 0x000093000000ffff,
+	[SEL_CODE64 / 8] = 0x00af9b000000ffff, [SEL_DATA / 8] = 0x00cf93000000ffff,
+	[SEL_CODE32 / 8] = 0x00cf9b000000ffff, [SEL_UCODE32 / 8] = 0x00cffb000000ffff,
+	[SEL_UDATA / 8] = 0x00cff3000000ffff,  [SEL_UCODE64 / 8] = 0x00affb000000ffff,
+	[SEL_CODE16 / 8] = 0x00009b000000ffff, [SEL_DATA16 / 8] = 0x000093000000ffff,
 };
 u64 idt[512] __attribute__((aligned(16)));
 struct cpu cpus[MAX_CPUS];
