@@ -3,39 +3,22 @@
 Boot stock kernels through ./run: processors, power-off, reboot, exit status, output as it is, and
 nothing alarming in the kernel's log.
 
-Arguments: NAME=KERNEL..., [--long]; environment as for ./run, KVASIR_BINARY required. --long boots
-each kernel ten times in a row on 1, 2 and 4 processors.
+Arguments: NAME=KERNEL...; environment as for ./run, KVASIR_BINARY required. Many boots in a row are
+boots.py's.
 """
 import os
 import pty
-import re
 import signal
 import subprocess
 import sys
 import time
 
+from bootlog import warnings
 from tap import Tap
 
 top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 t = Tap()
 LIMIT = 120
-
-# Warnings that the same kernels print under QEMU, on its machines without PCI or on any.
-KNOWN = [
-    'PCI: Fatal: No config space access function found',
-    'PCI: System does not support PCI',
-    'tsc: Unable to calibrate against PIT',
-    r'APIC calibration not consistent with PM-Timer',
-    r'mtrr: your CPUs had inconsistent',
-    'Unstable clock detected, switching default tracing clock',
-    'If you want to keep using the local clock, then add:',
-    '"trace_clock=local"',
-    'on the kernel command line',
-    'clocksource: timekeeping watchdog on CPU',  # a loaded host
-    'clocksource: +\'',
-    'kvasir-status',
-]
-ALARM = re.compile(r'Oops|BUG|WARNING:|Call Trace|soft lockup|rcu.*stall|general protection|hung task')
 
 
 def run_exec(kernel, command, *options, append=''):
@@ -45,25 +28,12 @@ def run_exec(kernel, command, *options, append=''):
     return p.returncode, p.stdout, p.stderr.decode(errors='replace')
 
 
-def warnings(log):
-    bad = []
-    for line in log.decode(errors='replace').splitlines():
-        m = re.match(r'<(\d+)>\[ *[\d.]+\] (.*)', line)
-        if m and (int(m[1]) & 7) <= 4 and not any(re.search(k, m[2]) for k in KNOWN) \
-                or ALARM.search(line):
-            bad.append(line)
-    return bad
-
-
-def boot(name, kernel, smp, times=1):
+def boot(name, kernel, smp):
     command = 'nproc; grep -c ^processor /proc/cpuinfo; cat /proc/interrupts; echo ==; dmesg -r'
-    for i in range(times):
-        rc, out, err = run_exec(kernel, command, '-smp', str(smp))
-        head, _, log = out.partition(b'==\n')
-        what = f'{name}, {smp} processor(s)' + (f', boot {i + 1}' if times > 1 else '')
-        if not t.ok(rc == 0 and head.startswith(b'%d\n%d\n' % (smp, smp)), what,
-                    f'{rc} {head!r} {err}'):
-            continue
+    rc, out, err = run_exec(kernel, command, '-smp', str(smp))
+    head, _, log = out.partition(b'==\n')
+    what = f'{name}, {smp} processor(s)'
+    if t.ok(rc == 0 and head.startswith(b'%d\n%d\n' % (smp, smp)), what, f'{rc} {head!r} {err}'):
         bad = warnings(log)
         t.ok(not bad, f'{what}: no warnings', '\n'.join(bad))
 
@@ -153,10 +123,9 @@ def details(name, kernel):
 
 
 kernels = [a.split('=', 1) for a in sys.argv[1:] if '=' in a]
-long = '--long' in sys.argv
 for n, k in kernels:
     for cpus in (1, 2, 4):
-        boot(n, k, cpus, 10 if long else 1)
+        boot(n, k, cpus)
 if kernels:
     details(*kernels[0])
     interactive(*kernels[0])
