@@ -190,8 +190,7 @@ void kvm_fpu_get(const struct vcpu *v, struct kvm_fpu *f)
 
 int kvm_fpu_set(struct vcpu *v, const struct kvm_fpu *f)
 {
-	if (f->mxcsr & ~(uint32_t)MXCSR_VALID)
-		return -EINVAL;
+	/* The kernel takes no MXCSR here, so callers leave anything in it. */
 	memcpy(v->xsave + FX_ST, f->fpr, 128);
 	fpu_set_word(v, FX_FCW, f->fcw);
 	fpu_set_word(v, FX_FSW, f->fsw);
@@ -200,7 +199,6 @@ int kvm_fpu_set(struct vcpu *v, const struct kvm_fpu *f)
 	memcpy(v->xsave + FX_FIP, &f->last_ip, 8);
 	memcpy(v->xsave + FX_FDP, &f->last_dp, 8);
 	memcpy(v->xsave + FX_XMM, f->xmm, 256);
-	fpu_set_mxcsr(v, f->mxcsr);
 	fpu_x87_summary(v);
 	return 0;
 }

@@ -200,18 +200,6 @@ static int msr_set_base(struct vcpu *v, unsigned seg, uint64_t val)
 	return 0;
 }
 
-static int msr_set_apic_base(struct vcpu *v, uint64_t val, bool host)
-{
-	if (v->lapic)
-		return kvm_lapic_set_base(v, val, host);
-	/* user space's LAPIC: keep what it would look at. Reserved: bits 7:0, 9, above MAXPHYADDR
-	 */
-	if ((val & 0x2ff) || (v->maxphyaddr < 64 && val >> v->maxphyaddr))
-		return 1;
-	v->msr.apic_base = val;
-	return 0;
-}
-
 static int msr_set_tsc(struct vcpu *v, uint64_t val, bool host)
 {
 	/* user space restores TSC_ADJUST by itself */
@@ -308,7 +296,7 @@ static int msr_set_special(struct vcpu *v, uint32_t index, uint64_t val, bool ho
 {
 	switch (index) {
 	case MSR_TSC: return msr_set_tsc(v, val, host);
-	case MSR_APIC_BASE: return msr_set_apic_base(v, val, host);
+	case MSR_APIC_BASE: return kvm_lapic_set_base(v, val, host);
 	case MSR_TSC_ADJUST: kvm_write_tsc_adjust(v, val, host); return 0;
 	case MSR_SPEC_CTRL:
 		if (val & ~7ull) /* IBRS, STIBP, SSBD */

@@ -139,19 +139,9 @@ static bool sregs_valid(const struct vcpu *v, const struct kvm_sregs *s)
 	return !(s->efer & EFER_LMA) && !s->cs.l;
 }
 
-static int sregs_set_apic_base(struct vcpu *v, uint64_t base)
-{
-	if (v->lapic)
-		return kvm_lapic_set_base(v, base, true) ? -EINVAL : 0;
-	if (base & (~(BIT(v->maxphyaddr) - 1) | 0x2ff))
-		return -EINVAL;
-	v->msr.apic_base = base;
-	return 0;
-}
-
 static int sregs_set_common(struct vcpu *v, const struct kvm_sregs *s)
 {
-	if (!sregs_valid(v, s) || sregs_set_apic_base(v, s->apic_base))
+	if (!sregs_valid(v, s) || kvm_lapic_set_base(v, s->apic_base, true))
 		return -EINVAL;
 	v->gdt = (struct dtable){ s->gdt.base, s->gdt.limit };
 	v->idt = (struct dtable){ s->idt.base, s->idt.limit };
