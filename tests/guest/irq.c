@@ -1,6 +1,6 @@
 /*
  * Interrupt controllers: the PIC pair, the PIT, the IOAPIC, the local APIC with its timer and
- * IPIs to itself. Lines are raised with pc-testdev. References: [8259A], [8254], [82093AA],
+ * IPIs to itself. Lines are raised with pc-testdev. References: [8259A], [8254], [IOAPIC],
  * [SDM3 11].
  */
 #include "apic.h"

@@ -13,8 +13,6 @@ FLAGS = ("-std=gnu11 -O1 -g0 -ffreestanding -nostdlib -static -fno-pic -fno-pie 
 
 def main():
     bits, cc, out, *sources = sys.argv[1:]
-    if "clang" in cc:
-        cc = "gcc"  # a guest is the same whatever the VMM is built with; the flags are gcc's
     lib = os.path.join(HERE, "lib")
     names = ["lib.c", "trap.c", f"start{bits}.S", f"trap{bits}.S"] + (["smp.c"] if bits == "64" else [])
     cmd = cc.split() + FLAGS + [f"-m{bits}", f"-DGUEST{bits}", "-I", lib]
