@@ -22,11 +22,15 @@
 
 #include "kvm/x86/interp/debug.h"
 #include "kvm/x86/irqchip.h"
+#include "kvm/x86/jit/check.h"
 #include "kvm/x86/jit/jit.h"
 
 /* ---- TLB ------------------------------------------------------------------------------------ */
 
-/* In use while breakpoints are armed: every access misses and is looked at. Never written. */
+/*
+ * In use while breakpoints are armed or stores are recorded: every access misses and is looked at.
+ * Never written.
+ */
 static const struct tlb_entry mmu_no_tlb[TLB_SIZE] = {
 	[0 ... TLB_SIZE - 1] = { TLB_EMPTY, TLB_EMPTY, 0, TLB_EMPTY },
 };
@@ -42,13 +46,14 @@ static unsigned mmu_ctx(const struct vcpu *v, unsigned acc)
 
 void mmu_select_tlb(struct vcpu *v)
 {
-	v->tlb =
-		debug_armed(v) ? (struct tlb_entry *)(uintptr_t)mmu_no_tlb : v->tlbs[mmu_ctx(v, 0)];
+	v->tlb = debug_armed(v) || v->jit.check == CHECK_RECORD
+			 ? (struct tlb_entry *)(uintptr_t)mmu_no_tlb
+			 : v->tlbs[mmu_ctx(v, 0)];
 }
 
 static bool mmu_watched(const struct vcpu *v)
 {
-	return v->tlb == mmu_no_tlb;
+	return v->tlb == mmu_no_tlb && !v->jit.check;
 }
 
 static void mmu_clear(struct vcpu *v)
@@ -207,6 +212,8 @@ static void mmu_store_ram(struct vcpu *v, const struct mmu_page *p, const void *
 {
 	struct kvm_page *pg = &p->slot->pages[(p->gpa >> PAGE_SHIFT) - p->slot->base_gfn];
 
+	if (unlikely(v->jit.check))
+		jit_check_store(v, p->host, len, atomic_load(&pg->code_lines));
 	switch (len) { /* one access where the processor makes one */
 	case 1: *p->host = *(const uint8_t *)buf; break;
 	case 2: __builtin_memcpy(p->host, buf, 2); break;
@@ -248,6 +255,8 @@ static void mmu_mmio(struct vcpu *v, gpa_t gpa, void *buf, unsigned len, bool wr
 {
 	uint8_t *b = buf;
 
+	if (unlikely(v->jit.check))
+		jit_check_stop(v);
 	while (len) {
 		unsigned n = MIN(len, 8u);
 
@@ -288,6 +297,8 @@ static void mmu_copy(struct vcpu *v, gva_t la, void *buf, unsigned len, unsigned
 		/* translated again for each page: an exit to user space may have changed the slots
 		 */
 		mmu_page(v, la, acc, &p);
+		if (unlikely(v->jit.check))
+			jit_check_access(v, la, write);
 		if (!p.host)
 			mmu_mmio(v, p.gpa, b, n, write);
 		else if (write)
@@ -344,6 +355,8 @@ uint64_t mmu_slow_load(struct vcpu *v, gva_t la, unsigned size, unsigned acc)
 	    (t->rtag == mmu_tag(v, la, 1) || mmu_retag(v, t, la, false))) {
 		const void *p = (const void *)(uintptr_t)(la + t->addend);
 
+		if (unlikely(v->jit.check))
+			jit_check_access(v, la, false);
 		switch (size) {
 		case 1: x = *(const uint8_t *)p; break;
 		case 2: __builtin_memcpy(&x, p, 2); break;
@@ -364,7 +377,13 @@ void mmu_slow_store(struct vcpu *v, gva_t la, uint64_t val, unsigned size, unsig
 
 	if (!mmu_crosses(la, size) && !mmu_watched(v) &&
 	    (t->wtag == mmu_tag(v, la, 1) || mmu_retag(v, t, la, true))) {
-		memcpy((void *)(uintptr_t)(la + t->addend), &val, size);
+		void *p = (void *)(uintptr_t)(la + t->addend);
+
+		if (unlikely(v->jit.check)) {
+			jit_check_access(v, la, true);
+			jit_check_store(v, p, size, false);
+		}
+		memcpy(p, &val, size);
 		return;
 	}
 	mmu_write(v, la, &val, size, acc);

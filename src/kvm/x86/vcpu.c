@@ -15,6 +15,7 @@
 #include "kvm/handle.h"
 #include "kvm/x86/interp/block.h"
 #include "kvm/x86/irqchip.h"
+#include "kvm/x86/jit/check.h"
 #include "kvm/x86/jit/jit.h"
 #include "kvm/x86/state.h"
 
@@ -72,6 +73,8 @@ int kvm_arch_vcpu_create(struct kvm_vm *vm, uint32_t id, uint32_t index, struct 
 		r = block_cache_new(v);
 	if (!r && !vm->options.no_jit && jit_new(v) == -ENOMEM)
 		r = -ENOMEM; /* without what it needs of the host: interpreter only */
+	if (!r && vm->options.jit_check)
+		r = jit_check_new(v);
 	if (!r) {
 		vcpu_default_cpuid(v);
 		vcpu_reset(v, false);

@@ -7,8 +7,9 @@
 #include <sys/mman.h>
 
 #include "kvm/x86/interp/exec.h"
-#include "kvm/x86/jit/jit.h"
 #include "kvm/x86/interp/thunk.h"
+#include "kvm/x86/jit/check.h"
+#include "kvm/x86/jit/jit.h"
 
 #define ARENA_SIZE  (48u << 20)
 #define HASH_BITS   15
@@ -156,9 +157,11 @@ static void block_bad_insn(struct insn *i, enum decode_result rc)
  */
 static bool block_decode(struct vcpu *v, struct block *b, const uint8_t *p, size_t avail)
 {
+	bool check = v->vm->options.jit_check;
 	size_t at = 0;
 
 	b->n = 0;
+	b->alone = 0;
 	while (b->n < BLOCK_MAX_INSNS && at < avail) {
 		struct insn *i = &b->insns[b->n];
 		enum decode_result rc = insn_decode(p + at, avail - at, v->mode, v->real, i);
@@ -177,9 +180,14 @@ static bool block_decode(struct vcpu *v, struct block *b, const uint8_t *p, size
 			return true;
 		}
 		block_set_exec(v, i);
+		if (check && !jit_check_pure(i)) {
+			if (b->n)
+				break;
+			b->alone = 1;
+		}
 		at += i->len;
 		b->n++;
-		if (insn_info[i->id].attr & (A_BRANCH | A_END))
+		if (b->alone || insn_info[i->id].attr & (A_BRANCH | A_END))
 			break;
 	}
 	b->bytes = (uint16_t)at;

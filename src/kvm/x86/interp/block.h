@@ -27,6 +27,7 @@ struct block {
 	uint8_t mode;          /* key: enum decode_mode | real << 2 */
 	uint8_t n;             /* instructions */
 	uint32_t heat;	       /* how often it ran, until it is translated */
+	uint8_t alone;         /* one instruction that jit/check.h cannot compare */
 	uint8_t has_page_end;  /* 1: in the scratch slot, never cached */
 	struct insn insns[];
 };

@@ -24,6 +24,7 @@
 #include "kvm/x86/interp/debug.h"
 #include "kvm/x86/interp/exec.h"
 #include "kvm/x86/irqchip.h"
+#include "kvm/x86/jit/check.h"
 #include "kvm/x86/jit/jit.h"
 
 /* ---- Guest mode ----------------------------------------------------------------------------- */
@@ -53,6 +54,8 @@ void vcpu_exit_to_user(struct vcpu *v)
 {
 	bool alone = v->in_exclusive;
 
+	if (unlikely(v->jit.check))
+		jit_check_stop(v);
 	if (alone)
 		kvm_exclusive_end(v);
 	v->run_result = 0;

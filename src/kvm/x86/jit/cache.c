@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "kvm/x86/jit/check.h"
 #include "kvm/x86/jit/jit_int.h"
 
 #include "kvm/x86/interp/thunk.h"
@@ -374,7 +375,7 @@ bool jit_run(struct vcpu *v, struct block *b)
 	struct jit_block *jb;
 	unsigned ctx;
 
-	if (!cache_usable(v) || b->has_page_end)
+	if (!cache_usable(v) || b->has_page_end || b->alone)
 		return false;
 	if (v->jit.interp_once) {
 		v->jit.interp_once = 0;
@@ -390,6 +391,8 @@ bool jit_run(struct vcpu *v, struct block *b)
 	j->pending = NULL;
 	if (!jb)
 		return false;
+	if (j->check)
+		return jit_check_run(v, b, jb);
 	if (l && l->la == jb->la && l->ctx == ctx) {
 		if (l->target && l->stamp) /* another address space: stamp it anew */
 			cache_unlink(j, l);
@@ -465,6 +468,7 @@ void jit_free(struct vcpu *v)
 	munmap(j->rx, j->code_size);
 	munmap(j->meta, JIT_META_SIZE);
 	munmap(j->descs, JIT_DESCS * sizeof(*j->descs));
+	jit_check_free(v);
 	free(j);
 	v->jitp = NULL;
 }

@@ -43,6 +43,7 @@ struct jit_env {
 	uint8_t vec_level;   /* what CR4 and XCR0 allow */
 	uint8_t leave;       /* the helper wants generated code to end */
 	uint8_t interp_once; /* run the next block by the interpreter */
+	uint8_t check;       /* CHECK_* of check.h: a block is being compared */
 	struct jit_ibtc_entry ibtc[JIT_IBTC_SIZE];
 	struct jit_tlb_entry tlb[JIT_CTXS][JIT_TLB_SIZE];
 };

@@ -214,8 +214,7 @@ static bool glue_operand(struct vcpu *v, const struct insn *i, gva_t *la)
 	return true;
 }
 
-/* Copy what the MMU's TLB knows of la's page. */
-static void glue_tlb_fill(struct vcpu *v, gva_t la)
+void jit_tlb_fill(struct vcpu *v, gva_t la)
 {
 	unsigned ctx = (unsigned)((v->tlb - v->tlbs[0]) / TLB_SIZE), at;
 	const struct tlb_entry *t = mmu_entry(v, la);
@@ -256,7 +255,7 @@ static bool glue_exec(struct vcpu *v, uint32_t desc)
 	v->r[REG_RIP] = d->rip + i->len;
 	((exec_fn *)i->exec)(v, i);
 	if (mem && v->long64)
-		glue_tlb_fill(v, la);
+		jit_tlb_fill(v, la);
 	return v->block_end != &sentinel;
 }
 

@@ -22,6 +22,7 @@ struct jit_link {
 	uint32_t stub;            /* where it goes when it leads nowhere */
 	uint32_t stamp;           /* offset of the imm32 compared with env.link; 0: same page */
 	gva_t la;                 /* where it leads */
+	uint16_t live;            /* F_*: flags that are right there */
 	uint8_t ctx;              /* whose env.link it compares */
 };
 
@@ -34,10 +35,12 @@ struct jit_block {
 	uint32_t gen;
 	uint32_t entry;     /* code offset: EFLAGS hold the flags */
 	uint32_t entry_mem; /* flags are in v->fl */
+	uint32_t size;      /* of the code, from entry_mem on */
 	uint16_t n;         /* instructions */
 	uint8_t ctx;
 	uint8_t dead; /* removed; memory goes with the cache */
 	uint8_t avx;  /* has AVX instructions */
+	uint8_t fpu;  /* has any of x87, MMX, SSE, AVX */
 	struct jit_link link[2];
 	struct insn insns[];
 };
@@ -82,6 +85,7 @@ struct jit {
 	uint32_t asid_serial[4096];
 	uint64_t code_vpages[64]; /* bloom: linear pages that code was translated from */
 	bool kernel_low;          /* kernel code in the lower half has run in this address space */
+	struct jit_check *check;  /* lockstep with the interpreter, or NULL */
 	struct jit_link *pending; /* the jump that was taken to leave */
 	/* TLB entries filled since the last flush, by context */
 	uint16_t log[JIT_CTXS][JIT_TLB_SIZE / 2];
@@ -114,6 +118,8 @@ void jit_enter(struct vcpu *v, uint64_t code);
 uint64_t jit_call_exec(struct vcpu *v, uint32_t desc);
 uint64_t jit_call_exec_end(struct vcpu *v, uint32_t desc);
 uint64_t jit_call_vec(struct vcpu *v, uint32_t desc);
+/* Copy what the MMU's TLB knows of la's page. 64-bit mode. */
+void jit_tlb_fill(struct vcpu *v, gva_t la);
 
 /* ---- trans.c -------------------------------------------------------------------------------- */
 /* Translate the interpreter's block at la; NULL when it cannot be (cache full: flushed). */

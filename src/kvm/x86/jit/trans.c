@@ -654,6 +654,7 @@ static void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
 	unsigned nout = 0;
 
 	l->la = la;
+	l->live = (uint16_t)live;
 	l->ctx = (uint8_t)t->ctx;
 	l->target = NULL;
 	l->stamp = 0;
@@ -937,6 +938,8 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 		out = trans_flags_at(&t, t.next);
 	in = trans_liveness(&t, b, live, out);
 	for (unsigned n = 0; n < b->n; n++)
+		jb->fpu |= !!(insn_info[b->insns[n].id].attr & (A_X87 | A_MMX | A_SSE | A_AVX));
+	for (unsigned n = 0; n < b->n; n++)
 		if (trans_kind(v, &b->insns[n]) == JK_VEC) {
 			t.vec = true;
 			jb->avx |= !!(insn_info[b->insns[n].id].attr & A_AVX);
@@ -979,6 +982,7 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	if (t.e.full || t.failed)
 		return NULL;
 	emit_align(&t.e, 16);
+	jb->size = (uint32_t)(j->used + emit_size(&t.e)) - jb->entry_mem;
 	j->used += emit_size(&t.e);
 	j->meta_used += meta;
 	j->stat.blocks++;

@@ -1,0 +1,640 @@
+/* Lockstep of translated code and interpreter. See check.h. */
+#include "kvm/x86/jit/check.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "kvm/x86/fpu.h"
+#include "kvm/x86/jit/jit_int.h"
+#include "kvm/x86/jit/rows.h"
+
+#define CHECK_TRIES  4
+#define CHECK_WRITES 512
+#define CHECK_BYTES  (32u << 10)
+#define CHECK_PAGES  24
+#define CHECK_ODD    64
+enum { CHECK_XSAVE = 832 }; /* legacy area, header, upper halves of YMM */
+
+enum check_end { CHECK_RAN, CHECK_THREW, CHECK_STOPPED };
+
+/* What a block can change, beside memory. */
+struct check_state {
+	uint64_t r[REG_COUNT];
+	uint64_t cr2;
+	uint32_t rflags;
+	uint16_t fl;
+	bool exc, exc_has_error;
+	uint8_t exc_vec;
+	uint32_t exc_error;
+	enum check_end end;
+	unsigned done; /* instructions */
+	uint8_t xsave[CHECK_XSAVE];
+};
+
+struct check_write {
+	uint8_t *host;
+	uint32_t at; /* in old and new */
+	uint32_t len;
+};
+
+/* A page written: what is in it before. */
+struct check_page {
+	uint8_t *host;
+	uint8_t old[PAGE_SIZE];
+};
+
+struct jit_check {
+	struct check_state start, interp, trans;
+	struct check_write w[CHECK_WRITES];
+	unsigned nw, nbytes;
+	uint8_t old[CHECK_BYTES], new[CHECK_BYTES];
+	struct check_page page[CHECK_PAGES];
+	unsigned npage;
+	struct check_access {
+		gva_t page;
+		bool write;
+	} acc[CHECK_PAGES];
+	unsigned nacc;
+	/* bytes found changed that nobody should have written, and what was in them */
+	struct check_odd {
+		uint8_t *host;
+		uint8_t was, is;
+	} odd[CHECK_ODD];
+	unsigned nodd;
+	unsigned runs;
+	unsigned dead; /* F_*: flags that the last exit has called dead */
+	gva_t dead_at; /* and where it led to */
+	char what[160];
+	struct {
+		uint64_t blocks, undone, retries;
+	} stat;
+};
+
+/* ---- Which instructions ---------------------------------------------------------------------- */
+
+bool jit_check_pure(const struct insn *i)
+{
+	const struct insn_info *info = &insn_info[i->id];
+
+	if (info->attr & A_PRIV)
+		return false;
+	if ((info->attr & A_REP) && (i->flags & (IF_REP | IF_REPNE)) && !jit_kinds[i->id])
+		return false; /* as long as they please */
+	if (info->how == HOST || jit_kinds[i->id] != JK_CALL)
+		return true;
+	switch (i->id) {
+	case I_BT_EvGv:
+	case I_BTS_EvGv:
+	case I_BTR_EvGv:
+	case I_BTC_EvGv:
+	case I_DIV_Eb:
+	case I_DIV_Ev:
+	case I_IDIV_Eb:
+	case I_IDIV_Ev:
+	case I_CLD:
+	case I_STD:
+	case I_ENTER:
+	case I_XLAT:
+	case I_LOOP:
+	case I_LOOPE:
+	case I_LOOPNE:
+	case I_JRCXZ:
+	case I_PUSH_Ev:
+	case I_POP_Ev:
+	case I_MOVBE_GvMv:
+	case I_MOVBE_MvGv:
+	case I_MOV_ALOb:
+	case I_MOV_rAXOv:
+	case I_MOV_ObAL:
+	case I_MOV_OvrAX:
+	case I_MOVS_b:
+	case I_MOVS_v:
+	case I_STOS_b:
+	case I_STOS_v:
+	case I_LODS_b:
+	case I_LODS_v:
+	case I_CMPS_b:
+	case I_CMPS_v:
+	case I_SCAS_b:
+	case I_SCAS_v:
+	case I_SHL_EbIb_6:
+	case I_SHL_EvIb_6:
+	case I_SHL_Eb1_6:
+	case I_SHL_Ev1_6:
+	case I_SHL_EbCL_6:
+	case I_SHL_EvCL_6:
+	case I_TEST_EbIb_1:
+	case I_TEST_EvIz_1:
+	case I_LFENCE:
+	case I_MFENCE:
+	case I_SFENCE:
+	case I_LDMXCSR:
+	case I_STMXCSR:
+	case I_VLDMXCSR:
+	case I_VSTMXCSR:
+	case I_VZEROALL:
+	case I_VZEROUPPER:
+	case I_FNSTCW_Mw:
+	case I_FNSTSW_AX:
+	case I_FNSTSW_Mw:
+	case I_FNINIT:
+	case I_FNCLEX:
+	case I_FWAIT:
+	case I_FLDENV:
+	case I_FNSTENV: return true;
+	default: return false;
+	}
+}
+
+/* ---- State ----------------------------------------------------------------------------------- */
+
+static void check_get(const struct vcpu *v, struct check_state *s, bool fpu)
+{
+	memcpy(s->r, v->r, sizeof(s->r));
+	s->cr2 = v->cr2;
+	s->rflags = v->rflags;
+	s->fl = v->fl;
+	s->exc = v->ev.exc_pending;
+	s->exc_has_error = v->ev.exc_has_error;
+	s->exc_vec = v->ev.exc_vec;
+	s->exc_error = v->ev.exc_error;
+	if (fpu)
+		memcpy(s->xsave, v->xsave, sizeof(s->xsave));
+}
+
+static void check_set(struct vcpu *v, const struct check_state *s, bool fpu)
+{
+	memcpy(v->r, s->r, sizeof(s->r));
+	v->cr2 = s->cr2;
+	v->rflags = s->rflags;
+	v->fl = s->fl;
+	v->ev.exc_pending = s->exc;
+	v->ev.exc_has_error = s->exc_has_error;
+	v->ev.exc_vec = s->exc_vec;
+	v->ev.exc_error = s->exc_error;
+	if (fpu)
+		memcpy(v->xsave, s->xsave, sizeof(s->xsave));
+}
+
+/* F_* as bits of v->fl. */
+static uint16_t check_fl(unsigned flags)
+{
+	return (uint16_t)((flags & 0xd5) << 8 | (flags & F_O ? FL_O : 0));
+}
+
+/* ---- Memory ---------------------------------------------------------------------------------- */
+
+void jit_check_access(struct vcpu *v, uint64_t la, bool write)
+{
+	struct jit_check *c = v->jitp->check;
+	gva_t page = la & PAGE_MASK;
+	unsigned n;
+
+	if (v->jit.check != CHECK_RECORD)
+		return;
+	for (n = 0; n < c->nacc; n++)
+		if (c->acc[n].page == page) {
+			c->acc[n].write |= write;
+			return;
+		}
+	if (n < CHECK_PAGES)
+		c->acc[c->nacc++] = (struct check_access){ page, write };
+}
+
+static void check_keep_page(struct jit_check *c, uint8_t *page)
+{
+	for (unsigned n = c->npage; n-- > 0;)
+		if (c->page[n].host == page)
+			return;
+	if (c->npage <
+	    CHECK_PAGES) { /* beyond: only what the interpreter has written is compared */
+		c->page[c->npage].host = page;
+		memcpy(c->page[c->npage++].old, page, PAGE_SIZE);
+	}
+}
+
+void jit_check_store(struct vcpu *v, void *host, unsigned len, bool code)
+{
+	struct jit_check *c = v->jitp->check;
+	uint8_t *p = host;
+
+	if (v->jit.check != CHECK_RECORD)
+		return;
+	if (code || c->nw == CHECK_WRITES || c->nbytes + len > CHECK_BYTES)
+		jit_check_stop(v);
+	check_keep_page(c, (uint8_t *)((uintptr_t)p & PAGE_MASK));
+	c->w[c->nw++] = (struct check_write){ p, c->nbytes, len };
+	memcpy(c->old + c->nbytes, p, len);
+	c->nbytes += len;
+}
+
+static void check_undo(struct jit_check *c)
+{
+	for (unsigned n = c->nw; n-- > 0;)
+		memcpy(c->w[n].host, c->old + c->w[n].at, c->w[n].len);
+}
+
+/* Keep what the interpreter has written, and put back what was there. */
+static void check_take_writes(struct jit_check *c)
+{
+	for (unsigned n = 0; n < c->nw; n++)
+		memcpy(c->new + c->w[n].at, c->w[n].host, c->w[n].len);
+	check_undo(c);
+	for (unsigned n = 0; n < c->nw; n++)
+		for (unsigned p = 0; p < c->npage; p++) {
+			uint64_t off = (uint64_t)(c->w[n].host - c->page[p].host);
+
+			if (off < PAGE_SIZE)
+				memcpy(c->page[p].old + off, c->new + c->w[n].at, c->w[n].len);
+		}
+}
+
+static bool check_is_logged(const struct jit_check *c, const uint8_t *p)
+{
+	for (unsigned n = 0; n < c->nw; n++)
+		if (p - c->w[n].host >= 0 && p - c->w[n].host < c->w[n].len)
+			return true;
+	return false;
+}
+
+/* ---- Running --------------------------------------------------------------------------------- */
+
+void jit_check_stop(struct vcpu *v)
+{
+	siglongjmp(v->unwind, 2);
+}
+
+static void check_interpret(struct vcpu *v, struct block *b)
+{
+	struct jit_check *c = v->jitp->check;
+	const struct insn *i = b->insns;
+
+	v->block_end = i + b->n;
+	do {
+		v->cur = i;
+		v->insn_rip = v->r[REG_RIP];
+		v->r[REG_RIP] += i->len;
+		((exec_fn *)i->exec)(v, i);
+		i++;
+	} while (i < v->block_end);
+	c->interp.done = (unsigned)(i - b->insns);
+}
+
+/* The caller keeps nothing in registers over this. */
+static __attribute__((noinline)) enum check_end check_protected(struct vcpu *v, struct block *b,
+								uint64_t code)
+{
+	switch (sigsetjmp(v->unwind, 0)) {
+	case 0:
+		if (b)
+			check_interpret(v, b);
+		else
+			jit_enter(v, code);
+		return CHECK_RAN;
+	case 1: return CHECK_THREW;
+	default: return CHECK_STOPPED;
+	}
+}
+
+static enum check_end check_phase(struct vcpu *v, unsigned phase, struct block *b, uint64_t code)
+{
+	enum check_end end;
+	sigjmp_buf unwind;
+
+	memcpy(&unwind, &v->unwind, sizeof(unwind));
+	v->jit.check = (uint8_t)phase;
+	mmu_select_tlb(v);
+	end = check_protected(v, b, code);
+	v->jit.check = CHECK_NOT;
+	mmu_select_tlb(v);
+	memcpy(&v->unwind, &unwind, sizeof(unwind));
+	v->cur = NULL;
+	return end;
+}
+
+/* The translator's TLB: what the interpreter has used, and no more. */
+static void check_fill_tlb(struct vcpu *v)
+{
+	struct jit_check *c = v->jitp->check;
+	unsigned ctx = (unsigned)((v->tlb - v->tlbs[0]) / TLB_SIZE);
+
+	jit_tlb_flush(v);
+	if (!(++c->runs & 3))
+		return;
+	for (unsigned n = 0; n < c->nacc; n++) {
+		gva_t la = c->acc[n].page;
+		struct jit_tlb_entry *x = &v->jit.tlb[ctx][(la >> PAGE_SHIFT) & (JIT_TLB_SIZE - 1)];
+
+		jit_tlb_fill(v, la);
+		if (!c->acc[n].write)
+			x->wkey = JIT_TLB_EMPTY;
+	}
+}
+
+/* ---- Comparing ------------------------------------------------------------------------------- */
+
+static const char *const check_regs[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp",
+					  "rsi", "rdi", "r8",  "r9",  "r10", "r11",
+					  "r12", "r13", "r14", "r15", "rip" };
+
+/* The first thing said stays. */
+static __attribute__((format(printf, 2, 3))) bool check_say(struct jit_check *c, const char *fmt,
+							    ...)
+{
+	va_list ap;
+
+	if (!c->what[0]) {
+		va_start(ap, fmt);
+		vsnprintf(c->what, sizeof(c->what), fmt, ap);
+		va_end(ap);
+	}
+	return false;
+}
+
+static bool check_xsave(struct jit_check *c)
+{
+	const uint8_t *a = c->interp.xsave, *b = c->trans.xsave;
+	unsigned at = 0;
+
+	if (!memcmp(a, b, CHECK_XSAVE))
+		return true;
+	while (a[at] == b[at])
+		at++;
+	if (at >= FX_XMM && at < FX_XMM + 256)
+		return check_say(c, "xmm%u", (at - FX_XMM) / 16);
+	if (at >= XS_YMMH)
+		return check_say(c, "ymm%u, upper half", (at - XS_YMMH) / 16);
+	if (at >= 24 && at < 28)
+		return check_say(c, "MXCSR");
+	return check_say(c, "x87 state or header, XSAVE offset %u", at);
+}
+
+/* Bytes of the pages written; those that nobody should have written are put back. */
+static bool check_pages(struct jit_check *c)
+{
+	bool same = true;
+
+	for (unsigned n = 0; n < c->npage; n++) {
+		uint8_t *p = c->page[n].host;
+		const uint8_t *want = c->page[n].old;
+
+		if (likely(!memcmp(p, want, PAGE_SIZE)))
+			continue;
+		for (unsigned k = 0; k < PAGE_SIZE; k++) {
+			if (p[k] == want[k])
+				continue;
+			if (check_is_logged(c, p + k)) {
+				check_say(c, "byte %#x of a page written is %02x, not %02x", k,
+					  p[k], want[k]);
+				same = false;
+				continue;
+			}
+			check_say(c, "byte %#x of a page, not to be written, is %02x, not %02x", k,
+				  p[k], want[k]);
+			same = false;
+			if (c->nodd < CHECK_ODD) {
+				c->odd[c->nodd++] = (struct check_odd){ p + k, want[k], p[k] };
+				p[k] = want[k];
+			}
+		}
+	}
+	for (unsigned n = 0; same && n < c->nw; n++)
+		if (memcmp(c->w[n].host, c->new + c->w[n].at, c->w[n].len))
+			same = check_say(c, "memory written");
+	return same;
+}
+
+static bool check_same(struct jit_check *c, unsigned flags, bool fpu)
+{
+	const struct check_state *a = &c->interp, *b = &c->trans;
+	uint16_t fl = (uint16_t)((a->fl ^ b->fl) & check_fl(flags));
+
+	if (a->end != b->end)
+		return check_say(c, "%s",
+				 b->end == CHECK_THREW     ? "throws an exception"
+				 : b->end == CHECK_STOPPED ? "does I/O"
+							   : "does not throw an exception");
+	for (unsigned n = 0; n < ARRAY_SIZE(check_regs); n++)
+		if (a->r[n] != b->r[n])
+			return check_say(c, "%s", check_regs[n]);
+	if (b->r[REG_ZERO])
+		return check_say(c, "the register that is always zero");
+	if (fl)
+		return check_say(c, "flags%s%s%s%s%s%s", fl & FL_O ? " OF" : "",
+				 fl & FL_S ? " SF" : "", fl & FL_Z ? " ZF" : "",
+				 fl & FL_A ? " AF" : "", fl & FL_P ? " PF" : "",
+				 fl & FL_C ? " CF" : "");
+	if (a->rflags != b->rflags)
+		return check_say(c, "system flags");
+	if (a->end == CHECK_THREW &&
+	    (a->exc_vec != b->exc_vec || a->exc_has_error != b->exc_has_error ||
+	     (a->exc_has_error && a->exc_error != b->exc_error)))
+		return check_say(c, "the exception");
+	if (a->cr2 != b->cr2)
+		return check_say(c, "cr2");
+	return !fpu || check_xsave(c);
+}
+
+/* ---- Reporting ------------------------------------------------------------------------------- */
+
+static void check_hex(const uint8_t *p, size_t n, char *s, size_t cap)
+{
+	size_t at = 0;
+
+	*s = 0;
+	for (size_t k = 0; k < n && at + 3 < cap; k++)
+		at += (size_t)snprintf(s + at, cap - at, "%02x", p[k]);
+}
+
+static void check_report(struct vcpu *v, const struct block *b, const struct jit_block *jb)
+{
+	const struct jit_check *c = v->jitp->check;
+	gva_t rip = c->start.r[REG_RIP];
+	char s[160], t[96];
+
+	log_err("translator check: block %#llx: %s (%llu blocks compared before)",
+		(unsigned long long)rip, c->what, (unsigned long long)c->stat.blocks);
+	for (unsigned n = 0; n < b->n; n++) {
+		insn_format(&b->insns[n], DECODE_64, rip, s, sizeof(s));
+		check_hex(b->host + (rip - c->start.r[REG_RIP]), b->insns[n].len, t, sizeof(t));
+		log_err("  %16llx  %-30s  %s", (unsigned long long)rip, t, s);
+		rip += b->insns[n].len;
+	}
+	log_err("  %-8s %16s %16s %16s", "", "before", "interpreter", "translator");
+	for (unsigned n = 0; n < ARRAY_SIZE(check_regs); n++)
+		log_err("  %-8s %16llx %16llx %16llx%s", check_regs[n],
+			(unsigned long long)c->start.r[n], (unsigned long long)c->interp.r[n],
+			(unsigned long long)c->trans.r[n],
+			c->interp.r[n] != c->trans.r[n] ? " *" : "");
+	log_err("  %-8s %16x %16x %16x  (SF ZF - AF - PF - CF in bits 15-8, OF in 0)", "fl",
+		c->start.fl, c->interp.fl, c->trans.fl);
+	log_err("  %-8s %16x %16x %16x", "rflags", c->start.rflags, c->interp.rflags,
+		c->trans.rflags);
+	log_err("  %-8s %16llx %16llx %16llx", "cr2", (unsigned long long)c->start.cr2,
+		(unsigned long long)c->interp.cr2, (unsigned long long)c->trans.cr2);
+	if (c->interp.exc || c->trans.exc)
+		log_err("  %-8s %16s %13u/%02x %13u/%02x", "#", "",
+			c->interp.exc ? c->interp.exc_vec : 0, c->interp.exc_error,
+			c->trans.exc ? c->trans.exc_vec : 0, c->trans.exc_error);
+	for (unsigned n = 0; jb->fpu && n < CHECK_XSAVE; n += 16)
+		if (memcmp(c->interp.xsave + n, c->trans.xsave + n, 16)) {
+			check_hex(c->interp.xsave + n, 16, s, sizeof(s));
+			check_hex(c->trans.xsave + n, 16, t, sizeof(t));
+			log_err("  xsave+%-3u interpreter %s translator %s", n, s, t);
+		}
+	for (unsigned n = 0; n < c->nw; n++) {
+		check_hex(c->new + c->w[n].at, MIN(c->w[n].len, 32u), s, sizeof(s));
+		log_err("  written by the interpreter: page +%#llx: %s",
+			(unsigned long long)((uintptr_t)c->w[n].host & ~PAGE_MASK), s);
+	}
+	for (uint32_t at = 0; at < jb->size; at += 32) {
+		check_hex(v->jitp->rw + jb->entry_mem + at, MIN(jb->size - at, 32u), s, sizeof(s));
+		log_err("  host %llx: %s",
+			(unsigned long long)(uintptr_t)(v->jitp->rx + jb->entry_mem + at), s);
+	}
+}
+
+/* ---- One block ------------------------------------------------------------------------------- */
+
+/* Flags that an exit to la keeps. */
+static unsigned check_live(const struct jit_block *jb, gva_t la)
+{
+	unsigned live = 0;
+	bool known = false;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(jb->link); n++)
+		if (jb->link[n].site && jb->link[n].la == la) {
+			live |= jb->link[n].live;
+			known = true;
+		}
+	return known ? live : F_ARITH;
+}
+
+/* Both ways once. False: they differ, and everything is as before, c->what says how. */
+static bool check_once(struct vcpu *v, struct block *b, struct jit_block *jb, bool *alone)
+{
+	struct jit_check *c = v->jitp->check;
+	unsigned old_dead = c->dead_at == c->start.r[REG_RIP] ? c->dead : 0, live = 0, undef = 0;
+	bool same;
+
+	c->nw = c->nbytes = c->npage = c->nacc = 0;
+	c->interp.end = check_phase(v, CHECK_RECORD, b, 0);
+	if (c->interp.end == CHECK_STOPPED) {
+		check_undo(c);
+		check_set(v, &c->start, jb->fpu);
+		*alone = true;
+		return true;
+	}
+	check_get(v, &c->interp, jb->fpu);
+	check_take_writes(c);
+	check_set(v, &c->start, jb->fpu);
+	check_fill_tlb(v);
+	v->fl ^= check_fl(old_dead);
+	v->jit.tmp2 = 0;
+	c->trans.end =
+		check_phase(v, CHECK_TRANSLATED, NULL, (uintptr_t)v->jitp->rx + jb->entry_mem);
+	if (v->jit.interp_once) { /* vector instructions that the host must not run now */
+		v->jit.interp_once = 0;
+		check_undo(c);
+		check_set(v, &c->start, jb->fpu);
+		*alone = true;
+		return true;
+	}
+	check_get(v, &c->trans, jb->fpu);
+	if (c->interp.end == CHECK_RAN && c->interp.done == b->n) {
+		live = check_live(jb, c->interp.r[REG_RIP]);
+		for (unsigned n = 0; n < b->n; n++) {
+			const struct insn_info *info = &insn_info[b->insns[n].id];
+
+			undef = (undef & ~info->writes) | (info->undef & F_ARITH);
+			old_dead &= ~info->writes;
+		}
+	}
+	c->what[0] = 0;
+	same = check_same(c, live & ~undef & ~old_dead, jb->fpu);
+	if (check_pages(c) && same) {
+		v->fl = c->interp.fl;
+		c->dead = (F_ARITH & ~live) | old_dead;
+		c->dead_at = c->interp.end == CHECK_RAN ? v->r[REG_RIP] : 1;
+		return true;
+	}
+	check_undo(c);
+	check_set(v, &c->start, jb->fpu);
+	return false;
+}
+
+/* Bytes put back that turned out to be somebody else's. */
+static void check_give_back(struct jit_check *c)
+{
+	for (unsigned n = 0; n < c->nodd; n++)
+		if (*c->odd[n].host == c->odd[n].was)
+			*c->odd[n].host = c->odd[n].is;
+	c->nodd = 0;
+}
+
+bool jit_check_run(struct vcpu *v, struct block *b, struct jit_block *jb)
+{
+	struct jit_check *c = v->jitp->check;
+	bool alone = false;
+
+	check_get(v, &c->start, jb->fpu);
+	c->nodd = 0;
+	for (unsigned n = 0; n < CHECK_TRIES; n++) {
+		if (check_once(v, b, jb, &alone)) {
+			check_give_back(c);
+			c->stat.blocks += !alone;
+			c->stat.undone += alone;
+			v->insn_count += alone ? 0 : b->n;
+			return !alone;
+		}
+		c->stat.retries++;
+	}
+	check_report(v, b, jb);
+	/* what the interpreter says holds, should user space go on */
+	for (unsigned n = 0; n < c->nw; n++)
+		memcpy(c->w[n].host, c->new + c->w[n].at, c->w[n].len);
+	check_set(v, &c->interp, jb->fpu);
+	v->insn_rip = v->r[REG_RIP];
+	v->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+	v->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
+	v->run->internal.ndata = 0;
+	vcpu_exit_to_user(v);
+	return true;
+}
+
+/* ---- Creation -------------------------------------------------------------------------------- */
+
+int jit_check_new(struct vcpu *v)
+{
+	if (v->index) {
+		log_err("check=on compares one virtual processor: another may not be added");
+		return -EINVAL;
+	}
+	if (!v->jitp) {
+		log_err("check=on: this host cannot run translated code");
+		return -ENOTSUP;
+	}
+	v->jitp->check = calloc(1, sizeof(*v->jitp->check));
+	if (!v->jitp->check)
+		return -ENOMEM;
+	v->jitp->check->dead_at = 1; /* nowhere */
+	return 0;
+}
+
+void jit_check_free(struct vcpu *v)
+{
+	const struct jit_check *c = v->jitp->check;
+
+	if (c)
+		log_info("translator check: %llu blocks the same, %llu left to the interpreter, "
+			 "%llu "
+			 "comparisons repeated",
+			 (unsigned long long)c->stat.blocks, (unsigned long long)c->stat.undone,
+			 (unsigned long long)c->stat.retries);
+	free(v->jitp->check);
+	v->jitp->check = NULL;
+}
