@@ -20,6 +20,7 @@ struct trans_slow {
 	size_t from; /* rel32 of the jump that leads here */
 	size_t to;   /* offset to come back to */
 	uint32_t desc;
+	uint8_t n; /* instructions to run there, with successive descriptors */
 };
 
 struct trans {
@@ -32,6 +33,7 @@ struct trans {
 	unsigned live;   /* flags live after it */
 	bool in_reg, in_mem;
 	uint32_t desc; /* of the instruction under way */
+	uint8_t group; /* how many share its slow paths: 1, or a run of pushes or pops */
 	struct trans_slow slow[3 * BLOCK_MAX_INSNS];
 	unsigned nslow;
 	bool vec;
@@ -164,6 +166,17 @@ unsigned jit_flags_ahead(struct vcpu *v, const uint8_t *code, size_t avail)
 	return read | live;
 }
 
+/* Flags in one byte: SF ZF AF PF CF in their places, OF in bit 1. */
+static uint8_t trans_pack(unsigned flags)
+{
+	return (uint8_t)((flags & 0xd5) | (flags & F_O ? 2 : 0));
+}
+
+static unsigned trans_unpack(uint8_t p)
+{
+	return (p & 0xd5u) | (p & 2 ? F_O : 0);
+}
+
 /* Flags live at a linear address that the block may go to. */
 static unsigned trans_flags_at(struct trans *t, gva_t la)
 {
@@ -250,7 +263,7 @@ static void trans_slow_at(struct trans *t, size_t from)
 		t->failed = true;
 		return;
 	}
-	t->slow[t->nslow++] = (struct trans_slow){ .from = from, .desc = t->desc };
+	t->slow[t->nslow++] = (struct trans_slow){ .from = from, .desc = t->desc, .n = t->group };
 }
 
 /* All slow paths entered since `first` come back here. */
@@ -684,8 +697,12 @@ static void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
 	trans_exit(t, la, l, live);
 }
 
-/* Go to the address in S0 (flags in v->fl when live). */
-static void trans_goto_s0(struct trans *t)
+/*
+ * Go to the address in S0; flags are in v->fl. When it is not known, or something waits, the branch
+ * is undone by adding undo to rSP and run by the interpreter, which also faults on a target that is
+ * not canonical: no tag is one.
+ */
+static void trans_goto_s0(struct trans *t, int32_t undo, uint32_t desc)
 {
 	struct emit *e = &t->e;
 	uint32_t ibtc = (uint32_t)offsetof(struct vcpu, jit.ibtc);
@@ -702,34 +719,29 @@ static void trans_goto_s0(struct trans *t)
 	asm_gs_base(e, 0xff, false, 4, S1, ibtc + 8); /* jmp gs:[S1 + code] */
 	asm_fix(e, miss[0]);
 	asm_fix(e, miss[1]);
-	asm_gs(e, 0x33, true, S0, (uint32_t)offsetof(struct vcpu, jit.token) + 8 * t->ctx);
-	asm_st(e, S0, JIT_OFF_R(REG_RIP));
-	asm_jmp(e, t->j->g_exit);
+	if (undo)
+		trans_lea_rsp(t, undo);
+	asm_call(e, t->j->g_exec_end);
+	asm_u32(e, desc);
 }
 
-/* A near target that is not canonical faults at the branch: the interpreter's function does it. */
-static void trans_check_target(struct trans *t)
+static int32_t trans_ret_pop(const struct insn *i)
 {
-	struct emit *e = &t->e;
-
-	asm_mov(e, S1, S0);
-	asm_shift(e, 4, true, S1, 16);
-	asm_shift(e, 7, true, S1, 16);
-	asm_rr(e, 0x3b, true, S1, S0);
-	trans_slow_at(t, asm_jump_fwd(e, CC_NE));
+	return 8 + (i->id == I_RET_Iw ? (int32_t)(uint16_t)i->imm : 0);
 }
 
 static void trans_indirect(struct trans *t, const struct insn *i, enum jit_kind kind)
 {
 	struct emit *e = &t->e;
+	int32_t undo = 0;
 
 	/* the target may read any flag */
 	t->live = F_ARITH;
 	trans_clobber(t, F_ARITH);
 	if (kind == JK_RET) {
 		trans_peek(t, i);
-		trans_check_target(t);
-		trans_lea_rsp(t, 8 + (i->id == I_RET_Iw ? (int32_t)(uint16_t)i->imm : 0));
+		trans_lea_rsp(t, trans_ret_pop(i));
+		undo = -trans_ret_pop(i);
 	} else {
 		if (i->flags & IF_MEM) {
 			trans_mem(t, i, 8, false, false);
@@ -739,14 +751,14 @@ static void trans_indirect(struct trans *t, const struct insn *i, enum jit_kind 
 
 			asm_mov(e, S0, r);
 		}
-		trans_check_target(t);
 		if (kind == JK_CALL_E) {
 			asm_st(e, S0, JIT_OFF(jit.tmp));
 			trans_push(t, i, true, t->next);
 			asm_ld(e, S0, JIT_OFF(jit.tmp));
+			undo = 8;
 		}
 	}
-	trans_goto_s0(t);
+	trans_goto_s0(t, undo, t->desc);
 	t->ended = true;
 }
 
@@ -865,6 +877,138 @@ static void trans_insn(struct trans *t, const struct insn *i)
 	trans_slow_back(t, first);
 }
 
+/* ---- Runs of pushes and pops: one probe for all ------------------------------------------------
+ */
+
+static bool trans_is_push(const struct insn *i)
+{
+	return i->osize == 8 && ((i->id == I_PUSH_Zv && i->rm != REG_RSP) || i->id == I_PUSH_Iz ||
+				 i->id == I_PUSH_Ibs);
+}
+
+static bool trans_is_pop(const struct insn *i)
+{
+	return i->osize == 8 && i->id == I_POP_Zv && i->rm != REG_RSP;
+}
+
+static void trans_store_imm(struct trans *t, int32_t off, uint64_t val)
+{
+	struct emit *e = &t->e;
+
+	if ((int64_t)val != (int32_t)val) {
+		asm_const(e, S1, val);
+		emit_mov_store(e, 8, S0, off, S1);
+		return;
+	}
+	asm_u8(e, 0x49); /* mov qword [r10 + disp32], imm32 */
+	asm_u8(e, 0xc7);
+	asm_u8(e, 0x82);
+	asm_u32(e, (uint32_t)off);
+	asm_u32(e, (uint32_t)val);
+}
+
+/* n pushes, and a near call when call is not NULL. */
+static void trans_push_run(struct trans *t, const struct insn *i, unsigned n,
+			   const struct insn *call)
+{
+	int32_t total = 8 * (int32_t)(n + (call != NULL)), off = total;
+	struct emit *e = &t->e;
+
+	trans_clobber(t, t->live);
+	asm_lea(e, true, S0, H_R9, -1, 0, -total);
+	trans_probe(t, (unsigned)total, true);
+	for (unsigned k = 0; k < n; k++, i++) {
+		off -= 8;
+		if (i->id == I_PUSH_Zv)
+			emit_mov_store(e, 8, S0, off, trans_reg(t, i->rm, S1, true));
+		else
+			trans_store_imm(t, off, i->imm);
+	}
+	if (call)
+		trans_store_imm(t, 0, t->next);
+	trans_lea_rsp(t, -total);
+	if (call) {
+		trans_goto(t, t->next + call->imm, &t->b->link[0]);
+		t->ended = true;
+	}
+}
+
+/* n pops, and a near return when ret is not NULL. */
+static void trans_pop_run(struct trans *t, const struct insn *i, unsigned n, const struct insn *ret)
+{
+	struct emit *e = &t->e;
+
+	trans_clobber(t, t->live);
+	asm_mov(e, S0, H_R9);
+	trans_probe(t, 8 * (n + (ret != NULL)), false);
+	for (unsigned k = 0; k < n; k++, i++) {
+		int h = jit_host_reg(i->rm);
+
+		emit_mov_load(e, 8, h >= 0 ? (unsigned)h : S1, S0, 8 * (int32_t)k);
+		if (h < 0)
+			asm_st(e, S1, JIT_OFF_R(i->rm));
+	}
+	if (!ret) {
+		trans_lea_rsp(t, 8 * (int32_t)n);
+		return;
+	}
+	emit_mov_load(e, 8, S0, S0, 8 * (int32_t)n);
+	trans_lea_rsp(t, 8 * (int32_t)n + trans_ret_pop(ret));
+	trans_goto_s0(t, -trans_ret_pop(ret), t->desc + n);
+	t->ended = true;
+}
+
+/*
+ * If a run of at least two stack instructions starts at i, translate it: t->rip and t->next are
+ * then those of its last instruction. Returns how many. live: of each instruction, as packed by
+ * trans_liveness.
+ */
+static unsigned trans_stack_run(struct trans *t, const struct insn *i, unsigned left,
+				const uint8_t *live)
+{
+	const struct insn *end = NULL;
+	bool push = trans_is_push(i);
+	unsigned n = 0, first = t->nslow, all;
+	gva_t rip = t->rip;
+
+	while (n < left && (push ? trans_is_push(&i[n]) : trans_is_pop(&i[n])))
+		n++;
+	if (n && n < left) {
+		gva_t at = rip;
+
+		for (unsigned k = 0; k <= n; k++)
+			at += i[k].len;
+		if (push && i[n].id == I_CALL_Jz && i[n].osize == 8 &&
+		    trans_canonical(at + i[n].imm))
+			end = &i[n];
+		if (!push && (i[n].id == I_RET || i[n].id == I_RET_Iw) && i[n].osize == 8)
+			end = &i[n];
+	}
+	all = n + (end != NULL);
+	if (n == 0 || all < 2)
+		return 0;
+	for (unsigned k = 0; k < all; k++) {
+		uint32_t d = trans_desc(t, &i[k], rip);
+
+		if (k == 0)
+			t->desc = d;
+		t->rip = rip;
+		rip += i[k].len;
+	}
+	t->next = rip;
+	t->live = trans_unpack(live[n - 1]);
+	if (end)
+		t->live = push ? trans_flags_at(t, t->next + end->imm) : F_ARITH;
+	t->group = (uint8_t)all;
+	if (push)
+		trans_push_run(t, i, n, end);
+	else
+		trans_pop_run(t, i, n, end);
+	t->group = 1;
+	trans_slow_back(t, first);
+	return all;
+}
+
 /* ---- The block ------------------------------------------------------------------------------ */
 
 static unsigned trans_liveness(struct trans *t, const struct block *b, uint8_t live_packed[],
@@ -875,8 +1019,7 @@ static unsigned trans_liveness(struct trans *t, const struct block *b, uint8_t l
 	for (unsigned n = b->n; n-- > 0;) {
 		const struct insn *i = &b->insns[n];
 
-		/* packed: SF ZF AF PF CF in their places of the low byte, OF in bit 1 */
-		live_packed[n] = (uint8_t)((live & 0xff) | (live & F_O ? 2 : 0));
+		live_packed[n] = trans_pack(live);
 		/* what calls the interpreter may look at all flags (PUSHF, an exit, a fault) */
 		if (trans_kind(t->v, i) == JK_CALL)
 			live = F_ARITH;
@@ -890,12 +1033,16 @@ static void trans_slow_paths(struct trans *t)
 {
 	for (unsigned n = 0; n < t->nslow; n++) {
 		const struct trans_slow *s = &t->slow[n];
-		const struct insn *i = t->j->descs[s->desc].insn;
-		bool branch = insn_info[i->id].attr & (A_BRANCH | A_END);
+		bool branch = false;
 
 		asm_fix(&t->e, s->from);
-		asm_call(&t->e, branch ? t->j->g_exec_end : t->j->g_exec);
-		asm_u32(&t->e, s->desc);
+		for (unsigned k = 0; k < s->n; k++) {
+			const struct insn *i = t->j->descs[s->desc + k].insn;
+
+			branch = insn_info[i->id].attr & (A_BRANCH | A_END);
+			asm_call(&t->e, branch ? t->j->g_exec_end : t->j->g_exec);
+			asm_u32(&t->e, s->desc + k);
+		}
 		if (!branch)
 			asm_jmp(&t->e, t->e.run + s->to);
 	}
@@ -959,13 +1106,20 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 		vec_from = asm_jump_fwd(&t.e, CC_B);
 		vec_back = emit_size(&t.e);
 	}
-	for (unsigned n = 0; n < b->n && !t.ended; n++) {
+	t.group = 1;
+	for (unsigned n = 0; n < b->n && !t.ended;) {
 		struct insn *i = &jb->insns[n];
+		unsigned run;
 
 		t.rip = rip;
-		t.next = rip + i->len;
-		t.live = (live[n] & 0xd5u) | (live[n] & 2 ? F_O : 0);
-		trans_insn(&t, i);
+		run = trans_stack_run(&t, i, b->n - n, live + n);
+		if (!run) {
+			t.next = rip + i->len;
+			t.live = trans_unpack(live[n]);
+			trans_insn(&t, i);
+			run = 1;
+		}
+		n += run;
 		rip = t.next;
 	}
 	if (!t.ended) {
