@@ -444,6 +444,71 @@ TEST(tsc_agrees)
 	}
 }
 
+static void on_x2_ipi(struct frame *f)
+{
+	got[cpu_self()->index]++;
+	wrmsr(0x80b, 0);
+}
+
+static void to_x2apic(void *arg)
+{
+	wrmsr(MSR_APICBASE, rdmsr(MSR_APICBASE) | 1u << 10);
+}
+
+/* There is no direct way back: disable, then enable. */
+static void to_xapic(void *arg)
+{
+	const u64 base = rdmsr(MSR_APICBASE) & ~(3ull << 10);
+
+	wrmsr(MSR_APICBASE, base);
+	wrmsr(MSR_APICBASE, base | 1u << 11);
+	apic_init(false);
+}
+
+TEST(x2apic_ipis)
+{
+	u64 id, logical;
+
+	NEED_TWO();
+	if (!HAS_1C(21))
+		SKIP("no x2APIC");
+	id = cpus[1].apic_id;
+	logical = id >> 4 << 16 | 1u << (id & 15);
+	smp_start(1, to_x2apic, NULL);
+	smp_wait(1);
+	to_x2apic(NULL);
+	trap_hook(0x73, on_x2_ipi);
+	guest_memset((void *)got, 0, sizeof(got));
+	ap_stop = ap_ready = 0;
+	smp_start(1, wait_with_interrupts, NULL);
+	while (!ap_ready)
+		cpu_pause();
+	wrmsr(0x830, id << 32 | 0x73);
+	CHECK(reached(1, 1));
+	wrmsr(0x830, logical << 32 | 0x873);
+	CHECK(reached(1, 2));
+	wrmsr(0x830, (logical | rdmsr(0x80d)) << 32 | 0x873); /* one cluster */
+	sti_nop_cli();
+	CHECK(reached(1, 3));
+	CHECK_EQ(got[0], 1);
+	wrmsr(0x830, (logical | 0xffff0000) << 32 | 0x873); /* another cluster: nobody */
+	wrmsr(0x830, 0xffffffffull << 32 | 0x73);           /* broadcast */
+	sti_nop_cli();
+	CHECK(reached(1, 4));
+	CHECK_EQ(got[0], 2);
+	wrmsr(0x830, 0xc0000 | 0x73); /* all but self */
+	CHECK(reached(1, 5));
+	sti_nop_cli();
+	CHECK_EQ(got[0], 2);
+	ap_stop = 1;
+	wrmsr(0x830, id << 32 | 0x73);
+	smp_wait(1);
+	smp_start(1, to_xapic, NULL);
+	smp_wait(1);
+	to_xapic(NULL);
+	CHECK_EQ(apic_read(APIC_ID) >> 24, cpus[0].apic_id);
+}
+
 /* INIT stops a CPU whatever it does; SIPI starts it again through the trampoline, as a new CPU. */
 TEST(init_restarts)
 {
