@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "base/sanitize.h"
 #include "kvm/arch.h"
 
 #define MEMSLOT_MAX_PAGES ((1ull << 31) - 1)
@@ -269,6 +270,7 @@ static int memslot_create(struct kvm_vm *vm, uint32_t id,
 			memslot_dirty_all(s);
 	}
 	/* A vCPU may have cached that there is nothing at these addresses. */
+	sanitize_guest_memory(s->host, s->npages << PAGE_SHIFT);
 	r = memslot_publish(vm, NULL, s, REQ_TLB_FLUSH);
 	if (!r)
 		return 0;
