@@ -212,15 +212,19 @@ static unsigned pit_read(unsigned ch)
 TEST(pit_counts)
 {
 	unsigned a, b;
+	bool down = false;
 
 	outb(0x61, (inb(0x61) & ~2) | 1);
 	outb(0x43, 0xb4); /* channel 2, mode 2 */
 	outb(0x42, 0x00);
 	outb(0x42, 0x00); /* 65536 */
-	a = pit_read(2);
-	b = pit_read(2);
-	CHECK(b <= a);
-	CHECK(a - b < 20000);
+	/* it counts down; a host that takes the CPU away for 16 ms spoils an attempt */
+	for (unsigned try = 0; try < 50 && !down; try++) {
+		a = pit_read(2);
+		b = pit_read(2);
+		down = b < a && a - b < 20000;
+	}
+	CHECK(down);
 	outb(0x43, 0xb0); /* mode 0: the output rises at the end */
 	CHECK_EQ(inb(0x61) & 0x20, 0);
 	outb(0x42, 0xff);
@@ -280,6 +284,15 @@ TEST(rtc_interrupt)
 	fresh(note_pic, 0x28, 0x28);
 	outb(0xa1, 0xfe);
 	outb(0x21, 0xfb);
+	/* an edge from before register C was read may still be latched: let it and the first real
+	 * one pass, and the line stay up */
+	pit_delay_us(5000);
+	sti_nop_cli();
+	pit_delay_us(5000);
+	sti_nop_cli();
+	CHECK(count[0x28] == 1 || count[0x28] == 2);
+	outb(0x70, 0x0c);
+	inb(0x71);
 	for (unsigned i = 0; i < 3; i++) {
 		const unsigned was = count[0x28];
 
@@ -287,6 +300,8 @@ TEST(rtc_interrupt)
 			sti_nop_cli();
 			pit_delay_us(1000);
 		}
+		pit_delay_us(3000);
+		sti_nop_cli();
 		CHECK_EQ(count[0x28], was + 1); /* no second one until register C is read */
 		outb(0x70, 0x0c);
 		CHECK_EQ(inb(0x71) & 0xc0, 0xc0);

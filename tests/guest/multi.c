@@ -210,7 +210,7 @@ static void wait_with_interrupts(void *arg)
 
 static bool reached(unsigned cpu, unsigned want)
 {
-	for (unsigned ms = 0; ms < 1000 && got[cpu] < want; ms++)
+	for (unsigned tries = 0; tries < 50000 && got[cpu] < want; tries++)
 		pit_delay_us(100);
 	return got[cpu] == want;
 }
@@ -527,7 +527,7 @@ TEST(init_restarts)
 	apic_ipi(cpus[1].apic_id, 0x4600 | AP_TRAMPOLINE >> 12);
 	other_tsc = 0;
 	smp_start(1, take_tsc, NULL);
-	for (unsigned ms = 0; ms < 1000 && !other_tsc; ms++)
+	for (unsigned ms = 0; ms < 5000 && !(other_tsc && ap_next == 2); ms++)
 		pit_delay_us(1000);
 	CHECK(other_tsc != 0);
 	/* a second SIPI is ignored by a CPU that runs */
