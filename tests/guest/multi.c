@@ -12,7 +12,7 @@
 			SKIP("one CPU"); \
 	} while (0)
 
-enum { ROUNDS = 100000 };
+enum { ROUNDS = 20000 };
 static u8 arena[4 * 4096] __attribute__((aligned(4096)));
 static volatile u32 go;
 
@@ -349,7 +349,7 @@ TEST(cross_modifying_code)
 	code[5] = 0xc3;
 	xmc_seen = xmc_want = xmc_end = xmc_bad = 0;
 	smp_start(1, xmc_runner, NULL);
-	for (u32 i = 1; i <= 2000; i++) {
+	for (u32 i = 1; i <= 500; i++) {
 		*(volatile u32 *)(code + 1) = i;
 		xmc_want = i;
 		if (i % 50 == 0)
@@ -406,13 +406,13 @@ TEST(tlb_shootdown)
 	write_cr3((ulong)pool.root);
 	trap_hook(0x72, on_shoot);
 	shot = mp_bad = ap_stop = ap_ready = 0;
-	for (u64 i = 0; i < 200; i++)
+	for (u64 i = 0; i < 40; i++)
 		*(volatile u64 *)(frames + i * PAGE) = i;
 	page_map(&pool, SHOOT_VA, frames, PTE_P | PTE_W);
 	smp_start(1, shoot_reader, NULL);
 	while (!ap_ready)
 		cpu_pause();
-	for (u32 i = 1; i < 200; i++) {
+	for (u32 i = 1; i < 40; i++) {
 		page_map(&pool, SHOOT_VA, frames + i * PAGE, PTE_P | PTE_W);
 		apic_ipi(cpus[1].apic_id, 0x72);
 		while (shot != i)
@@ -434,7 +434,7 @@ static void take_tsc(void *arg)
 TEST(tsc_agrees)
 {
 	NEED_TWO();
-	for (unsigned i = 0; i < 200; i++) {
+	for (unsigned i = 0; i < 40; i++) {
 		const u64 a = rdtsc();
 
 		smp_start(1, take_tsc, NULL);

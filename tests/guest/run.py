@@ -124,7 +124,7 @@ def main():
     ap.add_argument("--vmm", default="build/kvasir")
     ap.add_argument("--accel", default="")
     ap.add_argument("--smp", type=int, default=1)
-    ap.add_argument("--timeout", type=float, default=60)
+    ap.add_argument("--timeout", type=float, default=100)
     ap.add_argument("--only", default="", help="run only tests whose name contains this")
     ap.add_argument("--on-tcg", action="store_true", help="the host's own processor is QEMU's TCG")
     ap.add_argument("image")
