@@ -323,7 +323,7 @@ static void check_fill_tlb(struct vcpu *v)
 	unsigned ctx = (unsigned)((v->tlb - v->tlbs[0]) / TLB_SIZE);
 
 	jit_tlb_flush(v);
-	if (!(++c->runs & 3))
+	if (!(c->runs & 3))
 		return;
 	for (unsigned n = 0; n < c->nacc; n++) {
 		gva_t la = c->acc[n].page;
@@ -583,6 +583,7 @@ bool jit_check_run(struct vcpu *v, struct block *b, struct jit_block *jb)
 
 	check_get(v, &c->start, jb->fpu);
 	c->nodd = 0;
+	c->runs++;
 	for (unsigned n = 0; n < CHECK_TRIES; n++) {
 		if (check_once(v, b, jb, &alone)) {
 			check_give_back(c);
