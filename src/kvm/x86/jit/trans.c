@@ -697,10 +697,23 @@ static void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
 	trans_exit(t, la, l, live);
 }
 
+/* A near target that is not canonical faults at the branch: the interpreter's function does it. */
+static void trans_check_target(struct trans *t)
+{
+	struct emit *e = &t->e;
+
+	asm_mov(e, S1, S0);
+	asm_shift(e, 4, true, S1, 16);
+	asm_shift(e, 7, true, S1, 16);
+	asm_rr(e, 0x3b, true, S1, S0);
+	trans_slow_at(t, asm_jump_fwd(e, CC_NE));
+}
+
 /*
- * Go to the address in S0; flags are in v->fl. When it is not known, or something waits, the branch
- * is undone by adding undo to rSP and run by the interpreter, which also faults on a target that is
- * not canonical: no tag is one.
+ * Go to the address in S0; flags are in v->fl. When it is not known, or something waits: with undo,
+ * the branch is undone by adding that to rSP and run by the interpreter, which also faults on a
+ * target that is not canonical: no tag is one. With 0 (a call, whose push may have overwritten
+ * where its target came from) the block is left for the target, which has been checked.
  */
 static void trans_goto_s0(struct trans *t, int32_t undo, uint32_t desc)
 {
@@ -719,10 +732,16 @@ static void trans_goto_s0(struct trans *t, int32_t undo, uint32_t desc)
 	asm_gs_base(e, 0xff, false, 4, S1, ibtc + 8); /* jmp gs:[S1 + code] */
 	asm_fix(e, miss[0]);
 	asm_fix(e, miss[1]);
-	if (undo)
+	if (undo) {
 		trans_lea_rsp(t, undo);
-	asm_call(e, t->j->g_exec_end);
-	asm_u32(e, desc);
+		asm_call(e, t->j->g_exec_end);
+		asm_u32(e, desc);
+	} else {
+		asm_gs(e, 0x33, true, S0,
+		       (uint32_t)offsetof(struct vcpu, jit.token) + 8 * t->ctx);
+		asm_st(e, S0, JIT_OFF_R(REG_RIP));
+		asm_jmp(e, t->j->g_exit);
+	}
 }
 
 static int32_t trans_ret_pop(const struct insn *i)
@@ -751,11 +770,11 @@ static void trans_indirect(struct trans *t, const struct insn *i, enum jit_kind 
 
 			asm_mov(e, S0, r);
 		}
+		trans_check_target(t);
 		if (kind == JK_CALL_E) {
 			asm_st(e, S0, JIT_OFF(jit.tmp));
 			trans_push(t, i, true, t->next);
 			asm_ld(e, S0, JIT_OFF(jit.tmp));
-			undo = 8;
 		}
 	}
 	trans_goto_s0(t, undo, t->desc);
