@@ -56,10 +56,10 @@ EXEC(PUSHA)
 
 	for (unsigned r = 0; r < 8; r++) /* rDI at the lowest address */
 		memcpy(buf + (7 - r) * n, &v->r[r], n);
-	if (sp + 8 * n - 1 <= stack_mask(v)) {
+	if (!v->ac_check && sp + 8 * n - 1 <= stack_mask(v)) {
 		mmu_write(v, mmu_linear(v, SEG_SS, sp, 8 * n, ACC_WRITE), buf, 8 * n, ACC_WRITE);
 	} else {
-		/* wraps: element by element, all checked first */
+		/* wraps, or is checked for alignment: element by element, all checked first */
 		for (int pass = 0; pass < 2; pass++)
 			for (unsigned r = 0; r < 8; r++) {
 				gva_t la = mmu_linear(v, SEG_SS, (sp + r * n) & stack_mask(v), n,

@@ -130,27 +130,28 @@ static void string_movs(struct vcpu *v, const struct insn *i, unsigned size)
 	uint64_t left = rep ? string_count(v, &s) : 1;
 
 	while (left) {
-		gva_t src = string_src(v, i, &s), dst = string_dst(v, &s, ACC_WRITE);
+		gva_t src = string_src(v, i, &s);
+		const void *hs = string_host(v, src, false);
 		uint64_t n = 1;
 
-		if (rep && s.step > 0 && !v->single_step) {
+		/* where the load may fault, it does so before anything of the destination does */
+		if (rep && s.step > 0 && !v->single_step && !v->ac_check && hs) {
+			gva_t dst = string_dst(v, &s, ACC_WRITE);
+			void *hd = string_host(v, dst, true);
+
 			n = MIN(left, MIN(string_room(src, size), string_room(dst, size)));
-			if (!n ||
+			if (!n || !hd ||
 			    !string_flat(v, &s, i->seg, v->r[REG_RSI] & s.mask, n, SEGF_READ) ||
 			    !string_flat(v, &s, SEG_ES, v->r[REG_RDI] & s.mask, n, SEGF_WRITE))
 				n = 1;
-		}
-		if (n > 1) {
-			const void *hs = string_host(v, src, false);
-			void *hd = string_host(v, dst, true);
-
-			if (hs && hd)
+			if (n > 1)
 				string_host_movs(hd, hs, n, size);
-			else
-				n = 1;
 		}
-		if (n == 1)
-			mem_st(v, dst, size, mem_ld(v, src, size));
+		if (n == 1) {
+			uint64_t x = mem_ld(v, src, size);
+
+			mem_st(v, string_dst(v, &s, ACC_WRITE), size, x);
+		}
 		string_move(v, &s, REG_RSI, n);
 		string_move(v, &s, REG_RDI, n);
 		if (!rep)
@@ -300,8 +301,7 @@ static uint64_t string_io_chunk(struct vcpu *v, const struct string *s, unsigned
 {
 	uint64_t n = MIN(left, MIN(string_room(la, s->size), STRING_IO_MAX / s->size));
 
-	if (s->step < 0 || n == 0 || v->single_step ||
-	    !string_flat(v, s, seg, off, n, need))
+	if (s->step < 0 || n == 0 || v->single_step || !string_flat(v, s, seg, off, n, need))
 		return 1;
 	return n;
 }
