@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/bits.h"
-#include "diff.h"
+#include "gen.h"
 #include "x86/decode.h"
 
 uint8_t diff_template[DIFF_DATA_PAGES * 4096];
@@ -22,18 +22,18 @@ uint64_t diff_rand(struct diff_rng *g)
 	return z ^ (z >> 31);
 }
 
-static unsigned gen_below(struct diff_rng *g, unsigned n)
+unsigned gen_below(struct diff_rng *g, unsigned n)
 {
 	return (unsigned)(diff_rand(g) % n);
 }
 
-static bool gen_percent(struct diff_rng *g, unsigned p)
+bool gen_percent(struct diff_rng *g, unsigned p)
 {
 	return gen_below(g, 100) < p;
 }
 
 /* Integers of the kinds that break things. */
-static uint64_t gen_int(struct diff_rng *g)
+uint64_t gen_int(struct diff_rng *g)
 {
 	static const uint64_t edge[] = { 0,          1,          0x7f,
 					 0x80,       0xff,       0x7fff,
@@ -87,7 +87,7 @@ static uint64_t gen_f64(struct diff_rng *g)
 	}
 }
 
-static void gen_bytes(struct diff_rng *g, uint8_t *p, unsigned n)
+void gen_bytes(struct diff_rng *g, uint8_t *p, unsigned n)
 {
 	unsigned kind = gen_below(g, 4);
 
@@ -104,7 +104,7 @@ static void gen_bytes(struct diff_rng *g, uint8_t *p, unsigned n)
 	}
 }
 
-static void gen_st(struct diff_rng *g, uint8_t *p)
+void gen_st(struct diff_rng *g, uint8_t *p)
 {
 	static const uint16_t exps[] = { 0, 1, 0x3fff, 0x4000, 0x7ffe, 0x7fff, 0x403e, 0x401e };
 	uint64_t man = gen_percent(g, 30) ? 1ull << 63 : diff_rand(g);
@@ -123,7 +123,7 @@ static void gen_st(struct diff_rng *g, uint8_t *p)
 }
 
 /* Vector, x87 and control state. */
-static void gen_xsave(struct diff_rng *g, uint8_t *x)
+void gen_xsave(struct diff_rng *g, uint8_t *x)
 {
 	uint16_t fcw = 0x37f, fsw = 0;
 	uint32_t mxcsr = 0x1f80;
@@ -200,14 +200,7 @@ const char *diff_skip_reason(unsigned id)
 
 /* ---- Bytes ---------------------------------------------------------------------------------- */
 
-struct gen_code {
-	uint8_t b[32];
-	unsigned n;
-	int disp32_at; /* position of a disp32 that may be set freely, or -1 */
-	int moffs_at;
-};
-
-static void gen_put(struct gen_code *c, uint64_t x, unsigned n)
+void gen_put(struct gen_code *c, uint64_t x, unsigned n)
 {
 	memcpy(c->b + c->n, &x, n);
 	c->n += n;
@@ -258,6 +251,8 @@ static void gen_modrm(struct diff_rng *g, struct gen_code *c, const struct insn_
 		c->disp32_at = (int)c->n;
 		gen_put(c, 0, 4);
 	}
+	if (mod == 2)
+		c->mod2_at = (int)c->n;
 	if (mod == 1)
 		gen_put(c, diff_rand(g), 1);
 	else if (mod == 2)
@@ -296,7 +291,7 @@ static void gen_imm(struct diff_rng *g, struct gen_code *c, const struct insn_in
 }
 
 /* Bytes of some instance of the row. The decoder decides whether they are one. */
-static void gen_encode(struct diff_rng *g, unsigned id, bool mode32, struct gen_code *c)
+void gen_encode(struct diff_rng *g, unsigned id, bool mode32, struct gen_code *c)
 {
 	static const uint8_t pp_byte[] = { 0, 0x66, 0xf3, 0xf2 };
 	const struct insn_info *row = &insn_info[id];
@@ -305,7 +300,7 @@ static void gen_encode(struct diff_rng *g, unsigned id, bool mode32, struct gen_
 	unsigned osize = 4;
 	bool modrm, as = gen_percent(g, 6);
 
-	*c = (struct gen_code){ .disp32_at = -1, .moffs_at = -1 };
+	*c = (struct gen_code){ .disp32_at = -1, .moffs_at = -1, .mod2_at = -1 };
 	if (mode32)
 		as = false; /* 16-bit addresses cannot reach the data */
 	if (row->attr & A_X8)
@@ -381,7 +376,7 @@ static void gen_encode(struct diff_rng *g, unsigned id, bool mode32, struct gen_
 /* ---- Registers ------------------------------------------------------------------------------ */
 
 /* Where a memory operand goes: mostly across the border of the two writable pages. */
-static uint64_t gen_target(struct diff_rng *g, unsigned align)
+uint64_t gen_target(struct diff_rng *g, unsigned align)
 {
 	unsigned k = gen_below(g, 100);
 	uint64_t a;
@@ -527,7 +522,7 @@ static void gen_xsave_area(struct diff_rng *g, struct diff_case *c, uint64_t tar
 	memcpy(c->patch + 512, h, 64);
 }
 
-static unsigned gen_align(unsigned id, const struct insn_info *row)
+unsigned gen_align(unsigned id, const struct insn_info *row)
 {
 	if (gen_is_xsave(id))
 		return 64;

@@ -6,6 +6,8 @@
  * signal: SIGTRAP of the INT3 behind the instruction, or that of a fault. The handler copies the
  * state out of the signal frame and leaves by siglongjmp.
  *
+ * A timer ends cases that do not end by themselves.
+ *
  * References: [SDM1 13.7], Linux signal frames: arch/x86/include/uapi/asm/sigcontext.h for the
  * layout. Threads:    one.
  */
@@ -19,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -39,12 +42,37 @@ _Static_assert(offsetof(struct native_ctx, xsave) == 0x100, "used by the entry c
 
 static sigjmp_buf native_back;
 static struct diff_result *native_out;
+static struct diff_result *volatile native_ticked; /* the case that the timer has seen */
+static unsigned native_ticks;
+enum { NATIVE_TICK = 10000 /* us of processor time */, NATIVE_TICKS = 4 };
 static struct native_ctx *const native_ctx = (struct native_ctx *)DIFF_CTX;
 
 /* Order of struct diff_state.r in a signal frame. */
 static const int native_greg[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
 				     REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
 				     REG_R12, REG_R13, REG_R14, REG_R15 };
+
+void diff_timer(void (*tick)(int), unsigned us, int flags)
+{
+	struct itimerval t = { { 0, (suseconds_t)us }, { 0, (suseconds_t)us } };
+	struct sigaction sa = { .sa_handler = tick, .sa_flags = flags | SA_RESTART };
+
+	sigaction(SIGVTALRM, &sa, NULL);
+	setitimer(ITIMER_VIRTUAL, &t, NULL);
+}
+
+/* A case that is still there after some ticks does not end. */
+static void native_tick(int sig)
+{
+	if (native_ticked != native_out) {
+		native_ticked = native_out;
+		native_ticks = 0;
+	} else if (++native_ticks >= NATIVE_TICKS && native_out->vec == DIFF_LOST) {
+		__asm__ volatile("pushfq; andl $0xfffbffff, (%%rsp); popfq" ::: "memory", "cc");
+		native_out->vec = DIFF_STUCK;
+		siglongjmp(native_back, 1);
+	}
+}
 
 static void native_signal(int sig, siginfo_t *si, void *ctx)
 {
@@ -72,32 +100,32 @@ static void native_signal(int sig, siginfo_t *si, void *ctx)
 #define CTX_LOAD \
 	"movl $7, %%eax\n\t" \
 	"xorl %%edx, %%edx\n\t" \
-	"xrstor64 0x10000100\n\t" \
-	"movl $0x10000080, %%esp\n\t" \
+	"xrstor64 0x6a5c3100\n\t" \
+	"movl $0x6a5c3080, %%esp\n\t" \
 	"popfq\n\t" \
-	"movq 0x10000000, %%rax\n\t" \
-	"movq 0x10000008, %%rcx\n\t" \
-	"movq 0x10000010, %%rdx\n\t" \
-	"movq 0x10000018, %%rbx\n\t" \
-	"movq 0x10000020, %%rsp\n\t" \
-	"movq 0x10000028, %%rbp\n\t" \
-	"movq 0x10000030, %%rsi\n\t" \
-	"movq 0x10000038, %%rdi\n\t" \
-	"movq 0x10000040, %%r8\n\t" \
-	"movq 0x10000048, %%r9\n\t" \
-	"movq 0x10000050, %%r10\n\t" \
-	"movq 0x10000058, %%r11\n\t" \
-	"movq 0x10000060, %%r12\n\t" \
-	"movq 0x10000068, %%r13\n\t" \
-	"movq 0x10000070, %%r14\n\t" \
-	"movq 0x10000078, %%r15\n\t"
+	"movq 0x6a5c3000, %%rax\n\t" \
+	"movq 0x6a5c3008, %%rcx\n\t" \
+	"movq 0x6a5c3010, %%rdx\n\t" \
+	"movq 0x6a5c3018, %%rbx\n\t" \
+	"movq 0x6a5c3020, %%rsp\n\t" \
+	"movq 0x6a5c3028, %%rbp\n\t" \
+	"movq 0x6a5c3030, %%rsi\n\t" \
+	"movq 0x6a5c3038, %%rdi\n\t" \
+	"movq 0x6a5c3040, %%r8\n\t" \
+	"movq 0x6a5c3048, %%r9\n\t" \
+	"movq 0x6a5c3050, %%r10\n\t" \
+	"movq 0x6a5c3058, %%r11\n\t" \
+	"movq 0x6a5c3060, %%r12\n\t" \
+	"movq 0x6a5c3068, %%r13\n\t" \
+	"movq 0x6a5c3070, %%r14\n\t" \
+	"movq 0x6a5c3078, %%r15\n\t"
 
 static __attribute__((noinline)) void native_enter(bool mode32)
 {
 	if (mode32)
-		__asm__ volatile(CTX_LOAD "ljmpl *0x10000090" ::: "memory");
+		__asm__ volatile(CTX_LOAD "ljmpl *0x6a5c3090" ::: "memory");
 	else
-		__asm__ volatile(CTX_LOAD "jmp *0x10000088" ::: "memory");
+		__asm__ volatile(CTX_LOAD "jmp *0x6a5c3088" ::: "memory");
 	__builtin_unreachable();
 }
 
@@ -143,26 +171,34 @@ static void native_setup(void)
 static void native_child(const struct diff_case *c, unsigned first, unsigned n,
 			 struct diff_result *out)
 {
-	uint8_t *data = (uint8_t *)DIFF_DATA, *code;
+	uint8_t *data = (uint8_t *)DIFF_DATA, *code, *smc;
 
 	native_setup();
 	code = native_map(DIFF_CODE, DIFF_CODE_SIZE, PROT_READ | PROT_WRITE);
 	memset(code, 0xcc, DIFF_CODE_SIZE);
 	for (unsigned k = 0; k < n; k++)
-		memcpy(code + (diff_ip(k) - DIFF_CODE), c[k].code, c[k].len);
+		if (!c[k].smc)
+			memcpy(code + (c[k].in.rip - DIFF_CODE), c[k].code, c[k].len);
 	mprotect(code, DIFF_CODE_SIZE, PROT_READ | PROT_EXEC);
-	alarm(5);
+	smc = native_map(DIFF_SMC, DIFF_SMC_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
+	alarm(60);
+	native_out = &out[first];
+	diff_timer(native_tick, NATIVE_TICK, SA_ONSTACK | SA_NODEFER);
 	for (volatile unsigned k = first; k < n; k++) {
-		native_out = &out[k];
+		if (c[k].smc) {
+			memset(smc, 0xcc, DIFF_SMC_SIZE);
+			memcpy(smc + (c[k].in.rip - DIFF_SMC), c[k].code, c[k].len);
+		}
 		memcpy(data, diff_template, DIFF_RW_SIZE);
 		if (c[k].patch_at + c[k].patch_len <= DIFF_RW_SIZE)
 			memcpy(data + c[k].patch_at, c[k].patch, c[k].patch_len);
 		memcpy(native_ctx->r, c[k].in.r, sizeof(native_ctx->r));
 		memcpy(native_ctx->xsave, c[k].in.xsave, DIFF_XSAVE);
 		native_ctx->flags = c[k].in.flags;
-		native_ctx->rip = diff_ip(k);
-		native_ctx->off32 = (uint32_t)diff_ip(k);
+		native_ctx->rip = c[k].in.rip;
+		native_ctx->off32 = (uint32_t)c[k].in.rip;
 		native_ctx->cs32 = 0x23;
+		native_out = &out[k];
 		if (!sigsetjmp(native_back, 0))
 			native_enter(c[k].mode32);
 		/* The signal frame has the guest's FPU state, which is still loaded. */

@@ -313,6 +313,8 @@ bool kvm_signal_pending(struct vcpu *v);
 
 /* One instruction, for tests: true when it threw (v->ev has the exception). No events. */
 bool interp_step(struct vcpu *v);
+/* The same for one block, or as much translated code as runs by itself. */
+bool interp_block(struct vcpu *v);
 
 /* Body of the vCPU's coroutine: runs the guest, yields at the end of each KVM_RUN. */
 void vcpu_run_loop(void *vcpu);

@@ -21,6 +21,7 @@
 
 #include "kvm/arch.h"
 #include "kvm/x86/interp/block.h"
+#include "kvm/x86/interp/coverage.h"
 #include "kvm/x86/interp/debug.h"
 #include "kvm/x86/interp/exec.h"
 #include "kvm/x86/irqchip.h"
@@ -340,6 +341,7 @@ static always_inline void run_insn(struct vcpu *v, const struct insn *i)
 	v->insn_rip = v->r[REG_RIP];
 	v->r[REG_RIP] += i->len;
 	((exec_fn *)i->exec)(v, i);
+	COVERAGE_ROW(i->id);
 }
 
 /* Outside 64-bit mode rIP wraps at its width after the last instruction of a block. */
@@ -476,4 +478,19 @@ bool interp_step(struct vcpu *v)
 	run_wrap_rip(v);
 	v->cur = NULL;
 	return false;
+}
+
+/*
+ * Run what run_block() runs, for the differential tests: no events. Requests are dropped but
+ * REQ_CODE. True: it threw.
+ */
+bool interp_block(struct vcpu *v)
+{
+	jit_thread(v);
+	v->delivering = -1;
+	if (sigsetjmp(v->unwind, 0))
+		return true;
+	if (atomic_exchange(&v->requests, 0) & REQ_CODE)
+		jit_check_pages(v);
+	return run_block(v) == RUN_LEAVE;
 }

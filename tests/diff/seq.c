@@ -1,0 +1,864 @@
+/*
+ * Programs for the differential test: some dozen instructions, most of them random, around loops,
+ * calls, forward branches and other things that random bytes do not give.
+ *
+ * Theory of operation
+ *   Some registers are pointers into the data area, some small indexes; random instructions are
+ *   taken when their memory operand uses those, and when they do not write to them. Nothing depends
+ *   on that: a program that has lost a pointer faults, in all engines alike.
+ *   What must hold is that programs end. Branches go forward, but for loops, whose counter no other
+ *   instruction of the program names; only a return to an overwritten address can go astray, and
+ *   such cases are given up when they do not end.
+ *   With smc the program lies where it can be written, and stores go into other instructions of it:
+ *   bytes of immediates, conditions, operations, so that whatever they become is a program too.
+ *
+ * Not made: instructions that show the model (FIP, XSAVE's header, ...), gathers, port I/O beyond
+ * faults, branches with 16-bit operands; 32-bit code, which is never translated.
+ * References: [SDM2 2]. Threads: one.
+ */
+#include <string.h>
+
+#include "base/bits.h"
+#include "gen.h"
+#include "kvm/x86/interp/thunk.h"
+#include "kvm/x86/jit/rows.h"
+#include "x86/decode.h"
+
+enum { SEQ_INT, SEQ_HOSTG, SEQ_VEC, SEQ_CALL, SEQ_FPU, SEQ_FAULT, SEQ_CLASSES };
+enum { SEQ_NO = 255, SEQ_VICTIMS = 64, SEQ_STORES = 12, SEQ_ROOM = 40 };
+
+/* Rows by class; constant after diff_seq_init. */
+static struct {
+	uint16_t row[SEQ_CLASSES][I_COUNT];
+	unsigned n[SEQ_CLASSES];
+} seq_rows;
+
+/* Bytes that may be changed: all of their bits, or those of mask. */
+struct seq_victim {
+	uint8_t at, len, mask;
+};
+
+struct seq {
+	struct diff_rng *g;
+	uint8_t *code;
+	unsigned n; /* bytes */
+	uint64_t ip;
+	uint16_t pointers, indexes, counters; /* masks of registers */
+	bool smc, no_vec, no_ac;
+	unsigned depth, in_call;
+	struct seq_victim victim[SEQ_VICTIMS];
+	unsigned nvictims;
+	uint8_t store[SEQ_STORES]; /* offsets of stores into code; their operands come last */
+	unsigned nstores;
+};
+
+static bool seq_named(const char *s, const char *const *list)
+{
+	for (; *list; list++)
+		if (!strncmp(s, *list, strlen(*list)))
+			return true;
+	return false;
+}
+
+static unsigned seq_class(unsigned id)
+{
+	static const char *const never[] = { "POPF",    "CMPS_",       "ENTER",   "LEAVE",
+					     "FXSAVE",  "FXRSTOR",     "XSAVE",   "XRSTOR",
+					     "FNSAVE",  "FRSTOR",      "FNSTENV", "FLDENV",
+					     "MASKMOV", "VMASKMOVDQU", "LDMXCSR", "VLDMXCSR",
+					     NULL };
+	static const char *const fault[] = { "IN_", "OUT", "INS_", "CLI", "STI", NULL };
+	const struct insn_info *row = &insn_info[id];
+
+	if (diff_skip_reason(id) || !host_has_feature(row->feature) ||
+	    row->attr & (A_I64 | A_VSIB) || seq_named(row->name, never))
+		return SEQ_NO;
+	if (row->attr & (A_UD | A_PRIV) || seq_named(row->name, fault))
+		return SEQ_FAULT;
+	if (row->attr & (A_BRANCH | A_END))
+		return SEQ_NO;
+	if (row->attr & (A_MMX | A_X87))
+		return SEQ_FPU;
+	if (row->attr & (A_SSE | A_AVX))
+		return SEQ_VEC;
+	if (row->how == HOST)
+		return SEQ_HOSTG;
+	return jit_kinds[id] == JK_CALL ? SEQ_CALL : SEQ_INT;
+}
+
+void diff_seq_init(void)
+{
+	for (unsigned id = 0; id < I_COUNT; id++) {
+		unsigned c = seq_class(id);
+
+		if (c != SEQ_NO)
+			seq_rows.row[c][seq_rows.n[c]++] = (uint16_t)id;
+	}
+}
+
+/* ---- Bytes ---------------------------------------------------------------------------------- */
+
+static void seq_put(struct seq *s, uint64_t x, unsigned n)
+{
+	memcpy(s->code + s->n, &x, n);
+	s->n += n;
+}
+
+static bool seq_room(const struct seq *s, unsigned n)
+{
+	return s->n + n + SEQ_ROOM * s->depth < DIFF_CODE_MAX;
+}
+
+static void seq_victim(struct seq *s, unsigned at, unsigned len, unsigned mask)
+{
+	if (s->nvictims < SEQ_VICTIMS && len)
+		s->victim[s->nvictims++] =
+			(struct seq_victim){ (uint8_t)at, (uint8_t)len, (uint8_t)mask };
+}
+
+static void seq_rel32(struct seq *s, unsigned at)
+{
+	int32_t d = (int32_t)(s->n - at - 4);
+
+	memcpy(s->code + at, &d, 4);
+}
+
+static unsigned seq_free_reg(struct seq *s)
+{
+	unsigned r;
+
+	do
+		r = gen_below(s->g, 16);
+	while ((s->counters | 1u << REG_RSP) >> r & 1 ||
+	       (s->pointers >> r & 1 && gen_percent(s->g, 90)));
+	return r;
+}
+
+static unsigned seq_pick(struct seq *s, uint16_t set)
+{
+	unsigned r;
+
+	do
+		r = gen_below(s->g, 16);
+	while (set && !(set >> r & 1));
+	return r;
+}
+
+/* mov r64, imm64, or shorter */
+static void seq_mov_imm(struct seq *s, unsigned r, uint64_t x)
+{
+	bool small = x == (uint32_t)x && gen_percent(s->g, 80);
+
+	seq_put(s, 0x40 | (small ? 0 : 8) | r >> 3, 1);
+	seq_put(s, 0xb8 | (r & 7), 1);
+	seq_put(s, x, small ? 4 : 8);
+}
+
+/* lea r, [rip + to] */
+static void seq_lea(struct seq *s, unsigned r, uint64_t to)
+{
+	seq_put(s, 0x48 | r >> 3 << 2, 1);
+	seq_put(s, 0x8d, 1);
+	seq_put(s, 5 | (r & 7) << 3, 1);
+	seq_put(s, to - (s->ip + s->n + 4), 4);
+}
+
+static uint64_t seq_address(struct seq *s, unsigned align)
+{
+	uint64_t a;
+
+	switch (gen_below(s->g, 20)) {
+	case 0: return gen_target(s->g, align);
+	case 1: a = DIFF_DATA + DIFF_RO_OFF + 512 + gen_below(s->g, 1024); break;
+	case 2: a = s->ip + gen_below(s->g, DIFF_CODE_MAX); break;
+	case 3:
+	case 4:
+	case 5:
+	case 6:
+	case 7: a = DIFF_DATA + 4096 - 32 + gen_below(s->g, 64); break;
+	default: a = DIFF_DATA + 256 + gen_below(s->g, DIFF_RW_SIZE - 512); break;
+	}
+	if (s->smc && a - s->ip < DIFF_CODE_MAX) /* what a random store makes of code may not end */
+		a = DIFF_DATA + 4096;
+	return align && gen_percent(s->g, 95) ? a & ~(uint64_t)(align - 1) : a;
+}
+
+/* ---- Random instructions -------------------------------------------------------------------- */
+
+/* General registers that its ModRM and opcode name; too many rather than too few. */
+static uint16_t seq_named_regs(const struct insn *i)
+{
+	const struct insn_info *row = &insn_info[i->id];
+	unsigned set = 1u << i->reg | 1u << i->vvvv;
+
+	if (!(i->flags & IF_MEM))
+		set |= 1u << i->rm;
+	for (unsigned k = 0; k < 5; k++)
+		if ((row->operand[k] == Eb || row->operand[k] == Gb || row->operand[k] == Zb) &&
+		    !(i->flags & IF_REX))
+			set |= 1u << (i->reg & 3) | 1u << (i->rm & 3);
+	if (i->base < 16)
+		set |= 1u << i->base;
+	if (i->index < 16)
+		set |= 1u << i->index;
+	return (uint16_t)set;
+}
+
+/* General registers that it writes, roughly. */
+static uint16_t seq_written_regs(const struct insn *i)
+{
+	const struct insn_info *row = &insn_info[i->id];
+	unsigned o = row->operand[0], set = 0, reg = i->reg, rm = i->rm;
+
+	if (!row->writes && (!strncmp(row->name, "PUSH", 4) || !strncmp(row->name, "NOP", 3)))
+		return 0;
+	if (!strncmp(row->name, "CMP_", 4) || !strncmp(row->name, "TEST", 4))
+		return 0;
+	if (o == Eb || o == Gb || o == Zb) {
+		if ((reg & 12) == 4 && !(i->flags & IF_REX))
+			reg &= 3;
+		if ((rm & 12) == 4 && !(i->flags & IF_REX))
+			rm &= 3;
+	}
+	if (o >= Gb && o <= Gy)
+		set |= 1u << reg;
+	if (((o >= Eb && o <= Ep) || (o >= Rw && o <= RvMw)) && !(i->flags & IF_MEM))
+		set |= 1u << rm;
+	if (o == Zb || o == Zv)
+		set |= 1u << rm;
+	if (!strncmp(row->name, "XCHG", 4) || !strncmp(row->name, "XADD", 4))
+		set |= 1u << reg | 1u << rm;
+	return (uint16_t)set;
+}
+
+/* Does the memory operand go somewhere useful? Sets what can be set. */
+static bool seq_fix_address(struct seq *s, const struct insn *i, struct gen_code *c)
+{
+	unsigned align = gen_align(i->id, &insn_info[i->id]) * (i->flags & IF_L ? 2 : 1);
+	uint64_t a = seq_address(s, align);
+	int32_t small = (int32_t)gen_below(s->g, 400) - 200;
+
+	if (i->seg == SEG_GS) {
+		a -= DIFF_DATA;
+		if (c->moffs_at < 0 && i->base == REG_RIP)
+			return false;
+	}
+	if (c->moffs_at >= 0) {
+		memcpy(c->b + c->moffs_at, &a, i->asize);
+		return true;
+	}
+	if (i->base == REG_RIP)
+		a -= s->ip + s->n + i->len;
+	if (i->base == REG_RIP || (i->base == REG_ZERO && i->index == REG_ZERO)) {
+		if (c->disp32_at < 0)
+			return false;
+		memcpy(c->b + c->disp32_at, &a, 4);
+		return true;
+	}
+	if (i->index != REG_ZERO && !(s->indexes >> i->index & 1))
+		return false;
+	if (i->base == REG_ZERO) {
+		memcpy(c->b + c->disp32_at, &a, 4);
+		return true;
+	}
+	if (s->indexes >> i->base & 1 && c->mod2_at >= 0) {
+		memcpy(c->b + c->mod2_at, &a, 4);
+		return true;
+	}
+	if (!(s->pointers >> i->base & 1) || i->seg == SEG_GS)
+		return false;
+	if (c->mod2_at >= 0) {
+		small &= -(int32_t)MAX(align, 1u);
+		memcpy(c->b + c->mod2_at, &small, 4);
+	} else if (align && i->disp & (int32_t)(align - 1)) {
+		return false;
+	}
+	return !align || i->index == REG_ZERO;
+}
+
+static unsigned seq_imm_len(const struct insn *i)
+{
+	const struct insn_info *row = &insn_info[i->id];
+
+	switch (row->operand[1] == Ib || row->operand[1] == Ibs || row->operand[1] == Iz ||
+				row->operand[1] == Iv
+			? row->operand[1]
+			: row->operand[2]) {
+	case Ib:
+	case Ibs: return 1;
+	case Iz: return i->osize == 2 ? 2 : 4;
+	case Iv: return i->osize;
+	default: return 0;
+	}
+}
+
+static bool seq_accept(struct seq *s, const struct insn *i, struct gen_code *c)
+{
+	if (seq_named_regs(i) & s->counters)
+		return false;
+	if (seq_written_regs(i) & (s->pointers | s->indexes) && gen_percent(s->g, 96))
+		return false;
+	if (insn_info[i->id].attr & A_REP) {
+		if (i->flags & (IF_REP | IF_REPNE))
+			return false; /* with its count: seq_string */
+		if (((s->pointers >> REG_RSI & s->pointers >> REG_RDI) & 1) == 0 &&
+		    gen_percent(s->g, 95))
+			return false;
+	}
+	if (i->id == I_XLAT && !(s->pointers >> REG_RBX & 1) && gen_percent(s->g, 95))
+		return false;
+	/* what a function has pushed it returns to */
+	if (s->in_call &&
+	    (!strncmp(insn_info[i->id].name, "PUSH", 4) ||
+	     !strncmp(insn_info[i->id].name, "POP_", 4)) &&
+	    gen_percent(s->g, 90))
+		return false;
+	if (i->id == I_CMPXCHG16B && gen_percent(s->g, 80))
+		return false;
+	if (i->id == I_MOVSXD_GvEd && i->osize == 2)
+		return false;
+	/* vendors differ */
+	if (i->flags & IF_MEM && insn_info[i->id].feature == FEAT_SHA)
+		return false;
+	if (!(i->flags & IF_MEM))
+		return true;
+	if (insn_info[i->id].name[0] == 'B' && insn_info[i->id].name[1] == 'T' &&
+	    insn_info[i->id].operand[1] == Gv && !(s->indexes >> i->reg & 1))
+		return false;
+	if (i->base == REG_ZERO && i->index != REG_ZERO && c->disp32_at < 0)
+		return false;
+	return seq_fix_address(s, i, c);
+}
+
+bool diff_leaves_undefined(unsigned id)
+{
+	static const char *const fixed[] = { "AND_", "OR_",  "XOR_", "TEST_", "SHL_", "SHR_",
+					     "SAR_", "ROL_", "ROR_", "RCL_",  "RCR_", NULL };
+
+	return insn_info[id].undef && !seq_named(insn_info[id].name, fixed);
+}
+
+/* Compare two registers. */
+static void seq_define_flags(struct seq *s)
+{
+	seq_put(s, 0x40 | gen_below(s->g, 16), 1);
+	seq_put(s, 0x38 | gen_below(s->g, 4), 1);
+	seq_put(s, 0xc0 | gen_below(s->g, 64), 1);
+}
+
+static void seq_random(struct seq *s)
+{
+	static const char *const shifts[] = {
+		"SHL", "SHR", "SAR", "ROL", "ROR", "RCL", "RCR", NULL
+	};
+	unsigned k = gen_below(s->g, 1000), class, id, tries = 0;
+	struct gen_code c;
+	struct insn i;
+
+	class = k < 700   ? SEQ_INT
+		: k < 750 ? SEQ_HOSTG
+		: k < 880 ? SEQ_VEC
+		: k < 960 ? SEQ_CALL
+		: k < 995 ? SEQ_FPU
+			  : SEQ_FAULT;
+	if (s->no_vec && (class == SEQ_VEC || class == SEQ_FPU))
+		class = SEQ_INT;
+	id = seq_rows.row[class][gen_below(s->g, seq_rows.n[class])];
+	if (!strncmp(insn_info[id].name, "DIV", 3) || !strncmp(insn_info[id].name, "IDIV", 4))
+		if (gen_percent(s->g, 80))
+			return;
+	do {
+		if (++tries > 40)
+			return;
+		gen_encode(s->g, id, false, &c);
+	} while (c.n > 15 || insn_decode(c.b, c.n, DECODE_64, false, &i) != DECODE_OK ||
+		 i.id != id || i.len != c.n || !seq_accept(s, &i, &c));
+	if (!seq_room(s, c.n + 3))
+		return;
+	/* a count that becomes 0 keeps flags that the translator has dropped before the store */
+	if (!(i.flags & IF_MEM) && !seq_named(insn_info[id].name, shifts))
+		seq_victim(s, s->n + c.n - seq_imm_len(&i), seq_imm_len(&i), 0xff);
+	memcpy(s->code + s->n, c.b, c.n);
+	s->n += c.n;
+	if (diff_leaves_undefined(id))
+		seq_define_flags(s);
+}
+
+/* ---- Idioms --------------------------------------------------------------------------------- */
+
+static void seq_items(struct seq *s, unsigned n);
+
+/* jcc or jmp over some instructions */
+static void seq_forward(struct seq *s)
+{
+	unsigned cc = gen_below(s->g, 17), at;
+	bool near8 = gen_percent(s->g, 60);
+
+	if (!seq_room(s, 60))
+		return;
+	if (near8) {
+		seq_victim(s, s->n, cc < 16 ? 1 : 0, 0x0f);
+		seq_put(s, cc < 16 ? 0x70 + cc : 0xeb, 1);
+		at = s->n;
+		seq_put(s, 0, 1);
+	} else {
+		if (cc < 16) {
+			seq_put(s, 0x0f, 1);
+			seq_victim(s, s->n, 1, 0x0f);
+		}
+		seq_put(s, cc < 16 ? 0x80 + cc : 0xe9, 1);
+		at = s->n;
+		seq_put(s, 0, 4);
+	}
+	s->depth++;
+	seq_items(s, 1 + gen_below(s->g, 4));
+	s->depth--;
+	if (!near8)
+		seq_rel32(s, at);
+	else if (s->n - at - 1 < 128)
+		s->code[at] = (uint8_t)(s->n - at - 1);
+}
+
+static void seq_loop(struct seq *s)
+{
+	static const uint8_t may[] = { REG_RBX, REG_R8,  REG_R9,  REG_R10, REG_R11,
+				       REG_R12, REG_R13, REG_R14, REG_R15 };
+	unsigned r = may[gen_below(s->g, sizeof(may))], top, count = 2 + gen_below(s->g, 5);
+
+	if (!seq_room(s, 90) || (s->counters | s->pointers | s->indexes) >> r & 1)
+		return;
+	if (s->counters)
+		count = 2 + gen_below(s->g, 2);
+	seq_mov_imm(s, r, count);
+	s->counters |= (uint16_t)(1u << r);
+	top = s->n;
+	s->depth++;
+	seq_items(s, 2 + gen_below(s->g, 6));
+	s->depth--;
+	switch (gen_below(s->g, 4)) {
+	case 0: /* dec r64 */
+		seq_put(s, 0x48 | r >> 3, 1);
+		seq_put(s, 0xff, 1);
+		seq_put(s, 0xc8 | (r & 7), 1);
+		break;
+	case 1: /* dec r32 */
+		seq_put(s, 0x40 | r >> 3, 1);
+		seq_put(s, 0xff, 1);
+		seq_put(s, 0xc8 | (r & 7), 1);
+		break;
+	case 2: /* sub r, 1 */
+		seq_put(s, 0x48 | r >> 3, 1);
+		seq_put(s, 0x83, 1);
+		seq_put(s, 0xe8 | (r & 7), 1);
+		seq_put(s, 1, 1);
+		break;
+	default: /* lea r, [r - 1]; test r, r */
+		seq_put(s, 0x48 | (r >> 3) * 5, 1);
+		seq_put(s, 0x8d, 1);
+		seq_put(s, 0x40 | (r & 7) * 9, 1);
+		if ((r & 7) == 4)
+			seq_put(s, 0x24, 1);
+		seq_put(s, 0xff, 1);
+		seq_put(s, 0x48 | (r >> 3) * 5, 1);
+		seq_put(s, 0x85, 1);
+		seq_put(s, 0xc0 | (r & 7) * 9, 1);
+		break;
+	}
+	if (s->n + 2 - top <= 128 && gen_percent(s->g, 70)) {
+		seq_put(s, gen_percent(s->g, 80) ? 0x75 : 0x7f, 1); /* jne, jg */
+		seq_put(s, top - s->n - 1, 1);
+	} else {
+		seq_put(s, 0x850f, 2);
+		seq_put(s, top - s->n - 4, 4);
+	}
+}
+
+/* call f; jmp over; f: ...; ret; over: */
+static void seq_call(struct seq *s)
+{
+	unsigned at, over, lea = 0, r = seq_free_reg(s), kind = gen_below(s->g, 5);
+	uint64_t slot = DIFF_DATA + 256 + gen_below(s->g, 256);
+
+	if (!seq_room(s, 80))
+		return;
+	if (kind) {
+		lea = s->n + 3;
+		seq_lea(s, r, 0);
+	}
+	if (kind == 2) { /* through memory: mov [slot], r; call [slot] */
+		seq_put(s, 0x48 | r >> 3 << 2, 1);
+		seq_put(s, 0x0489 | (r & 7) << 11, 2);
+		seq_put(s, 0x25, 1);
+		seq_put(s, slot, 4);
+		seq_put(s, 0x2514ff, 3);
+		seq_put(s, slot, 4);
+	} else if (kind == 4) { /* from where it pushes to: push r; pop r; call [rsp - 8] */
+		if (r >= 8)
+			seq_put(s, 0x41, 1);
+		seq_put(s, 0x50 | (r & 7), 1);
+		if (r >= 8)
+			seq_put(s, 0x41, 1);
+		seq_put(s, 0x58 | (r & 7), 1);
+		seq_put(s, 0xf82454ff, 4);
+	} else if (kind) {
+		if (r >= 8)
+			seq_put(s, 0x41, 1);
+		seq_put(s, 0xd0ff | (r & 7) << 8, 2);
+	} else {
+		seq_put(s, 0xe8, 1);
+		lea = s->n;
+		seq_put(s, 0, 4);
+	}
+	seq_put(s, 0xe9, 1);
+	over = s->n;
+	seq_put(s, 0, 4);
+	at = s->n;
+	{
+		int32_t d = (int32_t)(at - lea - 4);
+
+		memcpy(s->code + lea, &d, 4);
+	}
+	s->depth++;
+	s->in_call++;
+	seq_items(s, 1 + gen_below(s->g, 4));
+	s->in_call--;
+	s->depth--;
+	if (gen_percent(s->g, 85)) {
+		seq_put(s, 0xc3, 1);
+	} else {
+		seq_put(s, 0xc2, 1);
+		seq_put(s, 8 * gen_below(s->g, 3), 2);
+	}
+	seq_rel32(s, over);
+}
+
+/* lea r, over; jmp r; ...; over: */
+static void seq_jump(struct seq *s)
+{
+	unsigned r = seq_free_reg(s), at;
+
+	if (!seq_room(s, 60))
+		return;
+	at = s->n + 3;
+	seq_lea(s, r, 0);
+	if (r >= 8)
+		seq_put(s, 0x41, 1);
+	seq_put(s, 0xe0ff | (r & 7) << 8, 2);
+	s->depth++;
+	seq_items(s, 1 + gen_below(s->g, 2));
+	s->depth--;
+	seq_rel32(s, at);
+}
+
+/* push rbp; mov rbp, rsp; ...; leave */
+static void seq_frame(struct seq *s)
+{
+	if (!seq_room(s, 60) || s->counters >> REG_RBP & 1)
+		return;
+	seq_put(s, 0xe5894855, 4);
+	s->depth++;
+	seq_items(s, 1 + gen_below(s->g, 4));
+	s->depth--;
+	seq_put(s, 0xc9, 1);
+}
+
+static void seq_flags(struct seq *s)
+{
+	unsigned r = seq_free_reg(s);
+
+	if (!seq_room(s, 10))
+		return;
+	if (gen_percent(s->g, 60)) { /* pushf; pop r */
+		seq_put(s, 0x9c, 1);
+		if (r >= 8)
+			seq_put(s, 0x41, 1);
+		seq_put(s, 0x58 | (r & 7), 1);
+	} else { /* push imm; popf */
+		uint64_t f =
+			0x202 | (diff_rand(s->g) & 0x8d5) | (gen_percent(s->g, 10) ? 0x400 : 0);
+
+		if (!s->no_ac && gen_percent(s->g, 10))
+			f |= 1 << 18;
+		seq_put(s, 0x68, 1);
+		seq_put(s, f, 4);
+		seq_put(s, 0x9d, 1);
+	}
+}
+
+static void seq_string(struct seq *s)
+{
+	static const uint8_t op[] = { 0xa4, 0xa6, 0xaa, 0xac, 0xae };
+	unsigned k = gen_below(s->g, sizeof(op));
+	bool cmps;
+
+	if (!seq_room(s, 32))
+		return;
+	/* which operand of CMPS faults first is the model's */
+	cmps = k == 1;
+	if (cmps || gen_percent(s->g, 60))
+		seq_lea(s, REG_RSI, cmps ? DIFF_DATA + 2048 : seq_address(s, 0));
+	if (cmps || gen_percent(s->g, 60))
+		seq_lea(s, REG_RDI, seq_address(s, 0));
+	seq_mov_imm(s, REG_RCX, gen_below(s->g, 12));
+	if (gen_percent(s->g, 80))
+		seq_put(s, gen_percent(s->g, 70) ? 0xf3 : 0xf2, 1);
+	if (gen_percent(s->g, 30))
+		seq_put(s, 0x48, 1);
+	seq_put(s, op[k] | gen_below(s->g, 2), 1);
+}
+
+static void seq_mxcsr(struct seq *s)
+{
+	uint64_t at = DIFF_DATA + 512 + 4 * gen_below(s->g, 64);
+	uint32_t x = 0x1f80 | ((uint32_t)diff_rand(s->g) & 0xe07f);
+
+	if (!seq_room(s, 20))
+		return;
+	if (gen_percent(s->g, 10))
+		x &= ~((uint32_t)diff_rand(s->g) & 0x1f80);
+	seq_put(s, 0x2504c7, 3);
+	seq_put(s, at, 4);
+	seq_put(s, x, 4);
+	seq_put(s, 0x2514ae0f, 4);
+	seq_put(s, at, 4);
+}
+
+/* A pointer or an index gets a good value again. */
+static void seq_refresh(struct seq *s)
+{
+	unsigned r;
+
+	if (!seq_room(s, 12))
+		return;
+	if (gen_percent(s->g, 25)) {
+		r = seq_pick(s, s->indexes);
+		seq_mov_imm(s, r, (uint64_t)((int64_t)gen_below(s->g, 64) - 24));
+	} else {
+		r = seq_pick(s, s->pointers);
+		if (s->counters >> r & 1)
+			return;
+		if (gen_percent(s->g, 50))
+			seq_lea(s, r, seq_address(s, 16));
+		else
+			seq_mov_imm(s, r, seq_address(s, 16));
+	}
+}
+
+/* An instruction to be changed: op r32, imm32; mov r32, imm32; inc/dec r32; mov r8, imm8. */
+static void seq_target(struct seq *s)
+{
+	unsigned r = seq_free_reg(s);
+
+	if (!seq_room(s, 8))
+		return;
+	if (r >= 8)
+		seq_put(s, 0x41, 1);
+	switch (gen_below(s->g, 4)) {
+	case 0:
+		seq_put(s, 0x81, 1);
+		seq_victim(s, s->n, 1, 0x18); /* and, sub, xor, cmp */
+		seq_put(s, 0xe0 | (r & 7) | gen_below(s->g, 4) << 3, 1);
+		seq_victim(s, s->n, 4, 0xff);
+		seq_put(s, diff_rand(s->g), 4);
+		break;
+	case 1:
+		seq_put(s, 0xb8 | (r & 7), 1);
+		seq_victim(s, s->n, 4, 0xff);
+		seq_put(s, diff_rand(s->g), 4);
+		break;
+	case 2:
+		seq_put(s, 0xff, 1);
+		seq_victim(s, s->n, 1, 0x08);
+		seq_put(s, 0xc0 | (r & 7), 1);
+		break;
+	default: /* with REX, or rSP's neighbours would be counters' second bytes */
+		if (r < 8)
+			seq_put(s, 0x40, 1);
+		seq_put(s, 0xb0 | (r & 7), 1);
+		seq_victim(s, s->n, 1, 0xff);
+		seq_put(s, diff_rand(s->g), 1);
+		break;
+	}
+}
+
+/* Room for a store; seq_store_fill writes it when all victims are known. */
+enum { SEQ_STORE_LEN = 13 };
+static void seq_store(struct seq *s)
+{
+	if (!seq_room(s, SEQ_STORE_LEN) || s->nstores == SEQ_STORES)
+		return;
+	s->store[s->nstores++] = (uint8_t)s->n;
+	for (unsigned n = 0; n < SEQ_STORE_LEN; n++)
+		seq_put(s, 0x90, 1);
+}
+
+static void seq_store_fill(struct seq *s, unsigned at)
+{
+	const struct seq_victim *x;
+	unsigned end = s->n, r;
+	uint64_t to;
+
+	if (!s->nvictims)
+		return;
+	x = &s->victim[gen_below(s->g, s->nvictims)];
+	to = s->ip + x->at;
+	s->n = at;
+	if (x->mask != 0xff) { /* xor byte [to], bits, perhaps locked */
+		if (gen_percent(s->g, 30))
+			seq_put(s, 0xf0, 1);
+		seq_put(s, 0x3580, 2);
+		seq_put(s, to - (s->ip + s->n + 5), 4);
+		seq_put(s, diff_rand(s->g) & x->mask, 1);
+		s->n = end;
+		return;
+	}
+	r = gen_below(s->g, 16);
+	switch (gen_below(s->g, x->len >= 4 ? 9 : 5)) {
+	case 0: /* mov byte, imm */
+		seq_put(s, 0x05c6, 2);
+		seq_put(s, to - (s->ip + s->n + 5), 4);
+		seq_put(s, diff_rand(s->g), 1);
+		break;
+	case 1: /* inc byte */
+		seq_put(s, 0x05fe, 2);
+		seq_put(s, to - (s->ip + s->n + 4), 4);
+		break;
+	case 2: /* mov [to], r8 */
+		seq_put(s, 0x40 | r >> 3 << 2, 1);
+		seq_put(s, 0x0588 | (r & 7) << 11, 2);
+		seq_put(s, to - (s->ip + s->n + 4), 4);
+		break;
+	case 3: /* add byte, imm */
+		seq_put(s, 0x0580, 2);
+		seq_put(s, to - (s->ip + s->n + 5), 4);
+		seq_put(s, diff_rand(s->g), 1);
+		break;
+	case 4: /* lea rdi, to; stosb; mov edi, data: nothing else may go there */
+		seq_lea(s, REG_RDI, to);
+		seq_put(s, 0xbfaa, 2);
+		seq_put(s, DIFF_DATA + 1024, 4);
+		break;
+	case 5: /* mov dword, imm */
+		seq_put(s, 0x05c7, 2);
+		seq_put(s, to - (s->ip + s->n + 8), 4);
+		seq_put(s, diff_rand(s->g), 4);
+		break;
+	case 6: /* mov word, imm, to any two of the bytes */
+		to += gen_below(s->g, 3);
+		seq_put(s, 0x05c766, 3);
+		seq_put(s, to - (s->ip + s->n + 6), 4);
+		seq_put(s, diff_rand(s->g), 2);
+		break;
+	case 7: /* lock add dword, r32 */
+		seq_put(s, 0xf0, 1);
+		seq_put(s, 0x40 | r >> 3 << 2, 1);
+		seq_put(s, 0x0501 | (r & 7) << 11, 2);
+		seq_put(s, to - (s->ip + s->n + 4), 4);
+		break;
+	default: /* movd [to], xmm */
+		seq_put(s, 0x057e0f66 | (r & 7) << 27, 4);
+		seq_put(s, to - (s->ip + s->n + 4), 4);
+		break;
+	}
+	s->n = end;
+}
+
+/* ---- Programs ------------------------------------------------------------------------------- */
+
+static void seq_items(struct seq *s, unsigned n)
+{
+	while (n-- && seq_room(s, 16)) {
+		unsigned k = gen_below(s->g, 100);
+
+		if (s->smc && k >= 70) {
+			if (gen_percent(s->g, 45))
+				seq_store(s);
+			else
+				seq_target(s);
+			continue;
+		}
+		k = gen_below(s->g, 100);
+		if (s->depth < 3 && k < 6)
+			seq_forward(s);
+		else if (s->depth < 3 && k < (s->smc ? 14 : 9))
+			seq_loop(s);
+		else if (s->depth < 3 && k < 17)
+			seq_call(s);
+		else if (s->depth < 3 && k < 18)
+			seq_jump(s);
+		else if (s->depth < 3 && k < 19)
+			seq_frame(s);
+		else if (k < 21)
+			seq_flags(s);
+		else if (k < 22)
+			seq_string(s);
+		else if (k < 23)
+			seq_mxcsr(s);
+		else if (k < 25)
+			seq_refresh(s);
+		else
+			seq_random(s);
+	}
+}
+
+/* Registers: some point to data, some are small. */
+static void seq_registers(struct seq *s, struct diff_case *c)
+{
+	static const uint8_t may[] = { REG_RBX, REG_RBP, REG_RSI, REG_RDI, REG_R8,  REG_R9,
+				       REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+
+	for (unsigned k = 0; k < 16; k++)
+		c->in.r[k] = gen_int(s->g);
+	s->pointers = 1 << REG_RSP;
+	for (unsigned n = 2 + gen_below(s->g, 4); n--;) {
+		unsigned r = gen_percent(s->g, 95) ? may[gen_below(s->g, sizeof(may))]
+						   : gen_below(s->g, 4);
+
+		s->pointers |= (uint16_t)(1u << r);
+		c->in.r[r] = seq_address(s, gen_percent(s->g, 80) ? 32 : 0);
+	}
+	for (unsigned n = 1 + gen_below(s->g, 2); n--;) {
+		unsigned r = may[gen_below(s->g, sizeof(may))];
+
+		if (s->pointers >> r & 1)
+			continue;
+		s->indexes |= (uint16_t)(1u << r);
+		c->in.r[r] = (uint64_t)((int64_t)gen_below(s->g, 96) - 32);
+	}
+	c->in.r[REG_RSP] = gen_percent(s->g, 30) ? DIFF_DATA + 4096 - 24 + gen_below(s->g, 48)
+						 : DIFF_DATA + 2048 + gen_below(s->g, 2048);
+	if (gen_percent(s->g, 90))
+		c->in.r[REG_RSP] &= ~7ull;
+}
+
+void diff_seq_generate(struct diff_rng *g, unsigned n, bool smc, struct diff_case *c)
+{
+	struct seq s = { .g = g, .code = c->code, .smc = smc };
+	unsigned border = 1 + gen_below(g, 200);
+
+	memset(c, 0, sizeof(*c));
+	c->seq = true;
+	c->smc = smc;
+	/* where a slot ends a page, and half of the time in memory to be written: across the border
+	 */
+	if (smc)
+		c->in.rip = DIFF_SMC + 4096 - (gen_percent(g, 50) ? border : 1024);
+	else if (n % (4096 / DIFF_SLOT) == 4096 / DIFF_SLOT - 1 && n != DIFF_BATCH - 1)
+		c->in.rip = diff_ip(n) + DIFF_SLOT / 2 - border;
+	else
+		c->in.rip = diff_ip(n);
+	s.ip = c->in.rip;
+	s.no_vec = gen_percent(g, 30);
+	s.no_ac = !s.no_vec || gen_percent(g, 70);
+	c->in.flags = 0x202 | (diff_rand(g) & 0x8d5) | (gen_percent(g, 10) ? 0x400 : 0);
+	gen_xsave(g, c->in.xsave);
+	seq_registers(&s, c);
+	c->patch_at = 4096 - DIFF_PATCH / 2;
+	c->patch_len = DIFF_PATCH;
+	gen_bytes(g, c->patch, DIFF_PATCH);
+	while (!s.n)
+		seq_items(&s, 5 + gen_below(g, 21));
+	for (unsigned k = 0; k < s.nstores; k++)
+		seq_store_fill(&s, s.store[k]);
+	c->len = (uint8_t)s.n;
+}
