@@ -67,6 +67,7 @@ static void mmu_clear(struct vcpu *v)
 		v->large_lo[i] = ~0ull;
 		v->large_hi[i] = 0;
 	}
+	jit_tlb_flush(v);
 	jit_new_context(v);
 }
 

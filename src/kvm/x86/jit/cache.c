@@ -29,6 +29,7 @@ static void cache_clear_ibtc(struct vcpu *v)
 }
 
 static void cache_renew(struct vcpu *v);
+static void cache_tlb_flush_local(struct vcpu *v);
 
 /* A number never given before; every 2^15 of them the tags of ibtc start again. */
 static uint32_t cache_serial(struct vcpu *v)
@@ -42,11 +43,14 @@ static uint32_t cache_serial(struct vcpu *v)
 	return j->serial;
 }
 
-/* The tag bits of a context number: 62..48, so that tags of canonical addresses never meet. */
+/*
+ * The tag bits of a context number: 62..48, so that tags of canonical addresses never meet; and
+ * some of the index, so that address spaces that take turns find different places.
+ */
 static void cache_set_context(struct vcpu *v, unsigned ctx, uint32_t serial)
 {
 	v->jit.link[ctx] = serial;
-	v->jit.token[ctx] = (uint64_t)(serial & 0x7fff) << 48;
+	v->jit.token[ctx] = (uint64_t)(serial & 0x7fff) << 48 | (serial & 0xff) << 4;
 }
 
 /* New numbers for all contexts. */
@@ -71,7 +75,6 @@ void jit_new_context(struct vcpu *v)
 		v->jitp->serial += 32; /* over the border, where no tag is left */
 	}
 	cache_renew(v);
-	jit_tlb_flush(v);
 }
 
 void jit_new_asid(struct vcpu *v)
@@ -88,7 +91,7 @@ void jit_set_asid(struct vcpu *v)
 
 	if (!j)
 		return;
-	jit_tlb_flush(v);
+	cache_tlb_flush_local(v);
 	if (j->kernel_low) { /* kernel code of the old address space may have been linked */
 		jit_new_context(v);
 		return;
@@ -105,25 +108,44 @@ void jit_set_asid(struct vcpu *v)
 
 static void cache_tlb_clear(struct jit_tlb_entry *x)
 {
-	x->rkey = x->wkey = JIT_TLB_EMPTY;
+	x->key = JIT_TLB_EMPTY;
+}
+
+static void cache_tlb_clear_at(struct vcpu *v, unsigned ctx, unsigned at)
+{
+	cache_tlb_clear(&v->jit.tlb[ctx][JIT_READ][at]);
+	cache_tlb_clear(&v->jit.tlb[ctx][JIT_WRITE][at]);
+}
+
+static void cache_tlb_clear_ctx(struct vcpu *v, unsigned ctx)
+{
+	for (unsigned n = 0; n < JIT_TLB_SIZE; n++)
+		cache_tlb_clear_at(v, ctx, n);
+	v->jitp->nlog[ctx] = 0;
+}
+
+/* What another address space does not share: all but the kernel's global pages. */
+static void cache_tlb_flush_local(struct vcpu *v)
+{
+	struct jit *j = v->jitp;
+
+	for (unsigned c = 0; c < JIT_CTXS; c++) {
+		if (j->nlog[c] > ARRAY_SIZE(j->log[c])) {
+			cache_tlb_clear_ctx(v, c);
+			continue;
+		}
+		for (unsigned n = 0; n < j->nlog[c]; n++)
+			cache_tlb_clear_at(v, c, j->log[c][n]);
+		j->nlog[c] = 0;
+	}
 }
 
 void jit_tlb_flush(struct vcpu *v)
 {
-	struct jit *j = v->jitp;
-
-	if (!j)
+	if (!v->jitp)
 		return;
-	for (unsigned c = 0; c < JIT_CTXS; c++) {
-		if (j->nlog[c] <= ARRAY_SIZE(j->log[c])) {
-			for (unsigned n = 0; n < j->nlog[c]; n++)
-				cache_tlb_clear(&v->jit.tlb[c][j->log[c][n]]);
-		} else {
-			for (unsigned n = 0; n < JIT_TLB_SIZE; n++)
-				cache_tlb_clear(&v->jit.tlb[c][n]);
-		}
-		j->nlog[c] = 0;
-	}
+	for (unsigned c = 0; c < JIT_CTXS; c++)
+		cache_tlb_clear_ctx(v, c);
 }
 
 void jit_tlb_flush_page(struct vcpu *v, uint64_t la)
@@ -135,7 +157,7 @@ void jit_tlb_flush_page(struct vcpu *v, uint64_t la)
 	if (j->code_vpages[(la >> 18) & 63] & BIT((la >> PAGE_SHIFT) & 63))
 		jit_new_context(v);
 	for (unsigned c = 0; c < JIT_CTXS; c++)
-		cache_tlb_clear(&v->jit.tlb[c][(la >> PAGE_SHIFT) & (JIT_TLB_SIZE - 1)]);
+		cache_tlb_clear_at(v, c, (la >> PAGE_SHIFT) & (JIT_TLB_SIZE - 1));
 }
 
 void jit_tlb_drop_writes(struct vcpu *v, uint64_t gpa_page)
@@ -144,8 +166,8 @@ void jit_tlb_drop_writes(struct vcpu *v, uint64_t gpa_page)
 		return;
 	for (unsigned c = 0; c < JIT_CTXS; c++)
 		for (unsigned n = 0; n < JIT_TLB_SIZE; n++)
-			if (v->jit.tlb[c][n].gpa == gpa_page)
-				v->jit.tlb[c][n].wkey = JIT_TLB_EMPTY;
+			if (v->jitp->wgpa[c][n] == gpa_page)
+				cache_tlb_clear(&v->jit.tlb[c][JIT_WRITE][n]);
 }
 
 /* ---- Links ---------------------------------------------------------------------------------- */
@@ -199,22 +221,45 @@ static struct jit_page **cache_page(struct jit *j, const struct kvm_page *page)
 	return p;
 }
 
-static struct jit_ibtc_entry *cache_ibtc(struct vcpu *v, gva_t la)
+static unsigned cache_ibtc(struct vcpu *v, gva_t la, unsigned ctx)
 {
-	return &v->jit.ibtc[la & (JIT_IBTC_SIZE - 1)];
+	return (la ^ v->jit.token[ctx]) & (JIT_IBTC_SIZE - 1);
 }
 
-void jit_ibtc_add(struct vcpu *v, const struct jit_block *b)
+void jit_ibtc_add(struct vcpu *v, struct jit_block *b)
 {
-	*cache_ibtc(v, b->la) =
-		(struct jit_ibtc_entry){ b->la ^ v->jit.token[b->ctx], v->jitp->rx + b->entry_mem };
+	unsigned at = cache_ibtc(v, b->la, b->ctx);
+	struct jit_ibtc_entry *x = &v->jit.ibtc[at];
+
+	if (x->code != v->jitp->rx + b->entry_mem) {
+		if (b->nibtc < ARRAY_SIZE(b->ibtc))
+			b->ibtc[b->nibtc] = (uint16_t)at;
+		if (b->nibtc <= ARRAY_SIZE(b->ibtc))
+			b->nibtc++;
+	}
+	*x = (struct jit_ibtc_entry){ b->la ^ v->jit.token[b->ctx], v->jitp->rx + b->entry_mem };
+}
+
+/* Take a block out of ibtc, under whatever context it was put there. */
+static void cache_ibtc_remove(struct vcpu *v, const struct jit_block *b)
+{
+	void *code = v->jitp->rx + b->entry_mem;
+
+	if (b->nibtc <= ARRAY_SIZE(b->ibtc)) {
+		for (unsigned n = 0; n < b->nibtc; n++)
+			if (v->jit.ibtc[b->ibtc[n]].code == code)
+				v->jit.ibtc[b->ibtc[n]] = (struct jit_ibtc_entry){ 0 };
+		return;
+	}
+	for (unsigned n = 0; n < JIT_IBTC_SIZE; n++)
+		if (v->jit.ibtc[n].code == code)
+			v->jit.ibtc[n] = (struct jit_ibtc_entry){ 0 };
 }
 
 static void cache_remove(struct vcpu *v, struct jit_block *b)
 {
 	struct jit *j = v->jitp;
 	struct jit_block **p = &j->hash[cache_hash(b->la)];
-	struct jit_ibtc_entry *x = cache_ibtc(v, b->la);
 
 	while (*p && *p != b)
 		p = &(*p)->hash_next;
@@ -224,8 +269,7 @@ static void cache_remove(struct vcpu *v, struct jit_block *b)
 		cache_unlink(j, b->in);
 	for (unsigned n = 0; n < 2; n++)
 		cache_unlink(j, &b->link[n]);
-	if (x->code == j->rx + b->entry_mem)
-		*x = (struct jit_ibtc_entry){ 0 };
+	cache_ibtc_remove(v, b);
 	if (j->pending == &b->link[0] || j->pending == &b->link[1])
 		j->pending = NULL;
 	b->dead = 1;
@@ -361,7 +405,7 @@ bool jit_run_known(struct vcpu *v)
 
 	if (!cache_usable(v) || v->jitp->pending || v->flush_code || v->jit.interp_once)
 		return false;
-	x = cache_ibtc(v, la);
+	x = &v->jit.ibtc[cache_ibtc(v, la, cache_ctx(v))];
 	if (x->tag != (la ^ v->jit.token[cache_ctx(v)]) || !x->code)
 		return false;
 	cache_enter(v, (uintptr_t)x->code);

@@ -320,18 +320,16 @@ static enum check_end check_phase(struct vcpu *v, unsigned phase, struct block *
 static void check_fill_tlb(struct vcpu *v)
 {
 	struct jit_check *c = v->jitp->check;
-	unsigned ctx = (unsigned)((v->tlb - v->tlbs[0]) / TLB_SIZE);
 
 	jit_tlb_flush(v);
 	if (!(c->runs & 3))
 		return;
 	for (unsigned n = 0; n < c->nacc; n++) {
 		gva_t la = c->acc[n].page;
-		struct jit_tlb_entry *x = &v->jit.tlb[ctx][(la >> PAGE_SHIFT) & (JIT_TLB_SIZE - 1)];
 
-		jit_tlb_fill(v, la);
-		if (!c->acc[n].write)
-			x->wkey = JIT_TLB_EMPTY;
+		jit_tlb_fill(v, la, false);
+		if (c->acc[n].write)
+			jit_tlb_fill(v, la, true);
 	}
 }
 

@@ -13,14 +13,15 @@
 #define JIT_TLB_EMPTY 0x4000000000000000ull
 
 struct jit_tlb_entry {
-	uint64_t rkey, wkey; /* page address, or JIT_TLB_EMPTY */
-	uint64_t host;       /* host address of the page */
-	uint64_t gpa;
+	uint64_t key;  /* page address, or JIT_TLB_EMPTY */
+	uint64_t host; /* host address of the page */
 };
+/* Apart, so that copying from one page to another of the same index does not go back and forth. */
+enum { JIT_READ, JIT_WRITE };
 
 #define JIT_IBTC_SIZE 4096
 struct jit_ibtc_entry {
-	uint64_t tag; /* linear address ^ token; 0 is never one */
+	uint64_t tag; /* linear address ^ token, whose low bits index; 0 is never one */
 	void *code;
 };
 
@@ -45,5 +46,5 @@ struct jit_env {
 	uint8_t interp_once; /* run the next block by the interpreter */
 	uint8_t check;       /* CHECK_* of check.h: a block is being compared */
 	struct jit_ibtc_entry ibtc[JIT_IBTC_SIZE];
-	struct jit_tlb_entry tlb[JIT_CTXS][JIT_TLB_SIZE];
+	struct jit_tlb_entry tlb[JIT_CTXS][2][JIT_TLB_SIZE]; /* JIT_READ, JIT_WRITE */
 };

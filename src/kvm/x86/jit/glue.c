@@ -156,6 +156,26 @@ static uint64_t glue_make_call(struct emit *e, uintptr_t fn, bool vec_entry)
 	return at;
 }
 
+/* Go to the linear address in S0; v->fl has the flags. */
+static void glue_ibtc(struct emit *e, unsigned ctx, uint64_t g_exit)
+{
+	uint32_t ibtc = (uint32_t)offsetof(struct vcpu, jit.ibtc);
+	uint32_t token = (uint32_t)offsetof(struct vcpu, jit.token) + 8 * ctx;
+	size_t miss;
+
+	asm_gs(e, 0x33, true, S0, token);
+	asm_rr(e, 0x8b, false, S1, S0);
+	asm_ri(e, 4, false, S1, JIT_IBTC_SIZE - 1);
+	asm_shift(e, 4, false, S1, 4);
+	asm_gs_base(e, 0x3b, true, S0, S1, ibtc);
+	miss = asm_jump_fwd(e, CC_NE);
+	asm_gs_base(e, 0xff, false, 4, S1, ibtc + 8);
+	asm_fix(e, miss);
+	asm_gs(e, 0x33, true, S0, token);
+	asm_st(e, S0, JIT_OFF_R(REG_RIP));
+	asm_jmp(e, g_exit);
+}
+
 void jit_glue(struct jit *j, struct emit *e)
 {
 	static const uint8_t pushes[] = { H_RBP, H_RBX, H_R12, H_R13, H_R14, H_R15 };
@@ -174,6 +194,12 @@ void jit_glue(struct jit *j, struct emit *e)
 	glue_store_regs(e);
 	glue_vec_out(e);
 	glue_leave(e);
+
+	for (unsigned c = 0; c < JIT_CTXS; c++) {
+		emit_align(e, 16);
+		j->g_ibtc[c] = asm_here(e);
+		glue_ibtc(e, c, j->g_exit);
+	}
 
 	emit_align(e, 16);
 	j->g_exec = glue_make_call(e, (uintptr_t)jit_call_exec, false);
@@ -214,29 +240,25 @@ static bool glue_operand(struct vcpu *v, const struct insn *i, gva_t *la)
 	return true;
 }
 
-void jit_tlb_fill(struct vcpu *v, gva_t la)
+void jit_tlb_fill(struct vcpu *v, gva_t la, bool write)
 {
 	unsigned ctx = (unsigned)((v->tlb - v->tlbs[0]) / TLB_SIZE), at;
 	const struct tlb_entry *t = mmu_entry(v, la);
-	struct jit_tlb_entry *x;
+	struct jit *j = v->jitp;
 	gva_t page = la & PAGE_MASK;
 
-	if (ctx >= JIT_CTXS || t->rtag != (page | v->asid))
+	if (ctx >= JIT_CTXS || (write ? t->wtag : t->rtag) != (page | v->asid))
 		return;
 	at = (la >> PAGE_SHIFT) & (JIT_TLB_SIZE - 1);
-	x = &v->jit.tlb[ctx][at];
-	if (x->rkey == JIT_TLB_EMPTY && x->wkey == JIT_TLB_EMPTY) {
-		struct jit *j = v->jitp;
-
+	if (ctx != TLB_KERNEL || !(t->info & TLB_I_GLOBAL)) {
 		if (j->nlog[ctx] < ARRAY_SIZE(j->log[ctx]))
 			j->log[ctx][j->nlog[ctx]] = (uint16_t)at;
 		if (j->nlog[ctx] <= ARRAY_SIZE(j->log[ctx]))
 			j->nlog[ctx]++;
 	}
-	x->rkey = page;
-	x->wkey = t->wtag == t->rtag ? page : JIT_TLB_EMPTY;
-	x->host = page + t->addend;
-	x->gpa = t->info & PAGE_MASK;
+	v->jit.tlb[ctx][write][at] = (struct jit_tlb_entry){ page, page + t->addend };
+	if (write)
+		j->wgpa[ctx][at] = t->info & PAGE_MASK;
 }
 
 static bool glue_exec(struct vcpu *v, uint32_t desc)
@@ -255,7 +277,7 @@ static bool glue_exec(struct vcpu *v, uint32_t desc)
 	v->r[REG_RIP] = d->rip + i->len;
 	((exec_fn *)i->exec)(v, i);
 	if (mem && v->long64)
-		jit_tlb_fill(v, la);
+		jit_tlb_fill(v, la, jit_insn_writes(i));
 	return v->block_end != &sentinel;
 }
 

@@ -38,6 +38,8 @@ struct jit_block {
 	uint32_t size;      /* of the code, from entry_mem on */
 	uint16_t n;         /* instructions */
 	uint8_t ctx;
+	uint8_t nibtc; /* places in ibtc; more than ibtc[] has: look everywhere */
+	uint16_t ibtc[4];
 	uint8_t dead; /* removed; memory goes with the cache */
 	uint8_t avx;  /* has AVX instructions */
 	uint8_t fpu;  /* has any of x87, MMX, SSE, AVX */
@@ -81,13 +83,18 @@ struct jit {
 	size_t glue_end; /* code below it is the glue */
 	/* glue, as addresses in rx */
 	uint64_t g_enter, g_exit, g_exec, g_exec_end, g_vec, g_link, g_ibtc_miss;
-	uint32_t serial; /* last context number given */
+	uint64_t g_ibtc[JIT_CTXS]; /* S0: linear address; go there by ibtc, or leave */
+	uint32_t serial;           /* last context number given */
 	uint32_t asid_serial[4096];
 	uint64_t code_vpages[64]; /* bloom: linear pages that code was translated from */
 	bool kernel_low;          /* kernel code in the lower half has run in this address space */
 	struct jit_check *check;  /* lockstep with the interpreter, or NULL */
 	struct jit_link *pending; /* the jump that was taken to leave */
-	/* TLB entries filled since the last flush, by context */
+	uint64_t wgpa[JIT_CTXS][JIT_TLB_SIZE]; /* page of a write entry */
+	/*
+	 * TLB indexes filled since the last flush, by context; of the kernel's only those of pages
+	 * that are not global
+	 */
 	uint16_t log[JIT_CTXS][JIT_TLB_SIZE / 2];
 	uint16_t nlog[JIT_CTXS]; /* JIT_TLB_SIZE / 2: overflowed */
 	struct jit_stat {
@@ -119,7 +126,10 @@ uint64_t jit_call_exec(struct vcpu *v, uint32_t desc);
 uint64_t jit_call_exec_end(struct vcpu *v, uint32_t desc);
 uint64_t jit_call_vec(struct vcpu *v, uint32_t desc);
 /* Copy what the MMU's TLB knows of la's page. 64-bit mode. */
-void jit_tlb_fill(struct vcpu *v, gva_t la);
+void jit_tlb_fill(struct vcpu *v, gva_t la, bool write);
+
+/* Does the memory operand of a translated instruction need the write entry? */
+bool jit_insn_writes(const struct insn *i);
 
 /* ---- trans.c -------------------------------------------------------------------------------- */
 /* Translate the interpreter's block at la; NULL when it cannot be (cache full: flushed). */
@@ -128,5 +138,5 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 unsigned jit_flags_ahead(struct vcpu *v, const uint8_t *code, size_t avail);
 
 /* ---- cache.c -------------------------------------------------------------------------------- */
-void jit_ibtc_add(struct vcpu *v, const struct jit_block *b);
+void jit_ibtc_add(struct vcpu *v, struct jit_block *b);
 void jit_set_link(struct jit *j, struct jit_link *l, struct jit_block *to);

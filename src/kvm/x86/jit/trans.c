@@ -62,6 +62,27 @@ static enum opclass trans_class(unsigned o)
 	return OPC_NONE;
 }
 
+bool jit_insn_writes(const struct insn *i)
+{
+	const struct insn_info *info = &insn_info[i->id];
+
+	if (info->how == HOST) {
+		unsigned o = info->operand[0];
+
+		return trans_class(o) == OPC_RM || trans_class(o) == OPC_MEM ||
+		       (o >= Wb && o <= Wx);
+	}
+	switch (jit_kinds[i->id]) {
+	case JK_RMW_E:
+	case JK_WR_E:
+	case JK_PUSH_R:
+	case JK_PUSH_I:
+	case JK_CALLREL:
+	case JK_CALL_E: return true;
+	default: return false;
+	}
+}
+
 static unsigned trans_imm_bytes(const struct insn_info *info, const struct insn *i)
 {
 	unsigned n = 0;
@@ -341,14 +362,12 @@ static void trans_probe(struct trans *t, unsigned size, bool write)
 {
 	struct emit *e = &t->e;
 	uint32_t tlb = (uint32_t)(offsetof(struct vcpu, jit.tlb) +
-				  t->ctx * sizeof(((struct jit_env *)0)->tlb[0]));
+				  (2 * t->ctx + write) * sizeof(((struct jit_env *)0)->tlb[0][0]));
 
 	asm_rr(e, 0x8b, false, S1, S0);
-	asm_shift(e, 5, false, S1, PAGE_SHIFT - 5);
-	asm_ri(e, 4, false, S1, (JIT_TLB_SIZE - 1) << 5);
-	asm_gs_base(e, 0x33, true, S0, S1,
-		    tlb + (uint32_t)(write ? offsetof(struct jit_tlb_entry, wkey)
-					   : offsetof(struct jit_tlb_entry, rkey)));
+	asm_shift(e, 5, false, S1, PAGE_SHIFT - 4);
+	asm_ri(e, 4, false, S1, (JIT_TLB_SIZE - 1) << 4);
+	asm_gs_base(e, 0x33, true, S0, S1, tlb + (uint32_t)offsetof(struct jit_tlb_entry, key));
 	asm_ri(e, 7, true, S0, (int32_t)(PAGE_SIZE - size));
 	trans_slow_at(t, asm_jump_fwd(e, CC_A));
 	asm_gs_base(e, 0x03, true, S0, S1, tlb + (uint32_t)offsetof(struct jit_tlb_entry, host));
@@ -663,8 +682,7 @@ static void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
 	struct emit *e = &t->e;
 	unsigned live = trans_flags_at(t, la);
 	bool back = la <= t->rip, far = (la ^ t->b->la) & PAGE_MASK;
-	size_t out[2];
-	unsigned nout = 0;
+	size_t busy = 0, other = 0;
 
 	l->la = la;
 	l->live = (uint16_t)live;
@@ -675,13 +693,13 @@ static void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
 		trans_clobber(t, live);
 		if (back) {
 			asm_cmp_gs32(e, JIT_OFF(requests), 0);
-			out[nout++] = asm_jump_fwd(e, CC_NE);
+			busy = asm_jump_fwd(e, CC_NE);
 		}
 		if (far) {
 			asm_cmp_gs32(e, (uint32_t)offsetof(struct vcpu, jit.link) + 4 * t->ctx, 0);
 			l->stamp = (uint32_t)(e->run - (uint64_t)(uintptr_t)t->j->rx +
 					      emit_size(e) - 4);
-			out[nout++] = asm_jump_fwd(e, CC_NE);
+			other = asm_jump_fwd(e, CC_NE);
 		}
 	}
 	if (live)
@@ -689,12 +707,20 @@ static void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
 	l->site = (uint32_t)(e->run - (uint64_t)(uintptr_t)t->j->rx + emit_size(e) + 1);
 	asm_jump_fwd(e, CC_JMP); /* rel32 0: to the stub, which comes next */
 	l->stub = l->site + 4;
-	for (unsigned n = 0; n < nout; n++)
-		asm_fix(e, out[n]);
-	/* the jumps from above come with flags in memory when they are live; in both it is right */
-	if (nout && live)
+	if (busy)
+		asm_fix(e, busy);
+	/* the jump from above comes with flags in memory when they are live; in both it is right */
+	if ((back || far) && live)
 		t->in_mem = true;
 	trans_exit(t, la, l, live);
+	if (!other)
+		return;
+	/* another address space: look there; if that misses, C makes the link anew */
+	asm_fix(e, other);
+	asm_const(e, S0, (uintptr_t)l);
+	asm_st(e, S0, JIT_OFF(jit.tmp2));
+	asm_const(e, S0, la);
+	asm_jmp(e, t->j->g_ibtc[t->ctx]);
 }
 
 /* A near target that is not canonical faults at the branch: the interpreter's function does it. */
@@ -721,10 +747,10 @@ static void trans_goto_s0(struct trans *t, int32_t undo, uint32_t desc)
 	uint32_t ibtc = (uint32_t)offsetof(struct vcpu, jit.ibtc);
 	size_t miss[2];
 
+	asm_gs(e, 0x33, true, S0, (uint32_t)offsetof(struct vcpu, jit.token) + 8 * t->ctx);
 	asm_rr(e, 0x8b, false, S1, S0);
 	asm_ri(e, 4, false, S1, JIT_IBTC_SIZE - 1);
 	asm_shift(e, 4, false, S1, 4);
-	asm_gs(e, 0x33, true, S0, (uint32_t)offsetof(struct vcpu, jit.token) + 8 * t->ctx);
 	asm_cmp_gs32(e, JIT_OFF(requests), 0);
 	miss[0] = asm_jump_fwd(e, CC_NE);
 	asm_gs_base(e, 0x3b, true, S0, S1, ibtc);
