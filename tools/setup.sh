@@ -48,7 +48,7 @@ need_packages() {
 }
 
 build_packages=(gcc libc6-dev make meson ninja-build pkg-config python3 libcmocka-dev busybox-static)
-test_packages=(clang llvm libclang-rt-dev binutils python3-pexpect)
+test_packages=(clang llvm libclang-rt-dev binutils python3-pexpect qemu-system-x86)
 
 # build_in DIR [MESON OPTION...]: configure once and build; the log is shown when it fails.
 build_in() {
