@@ -43,6 +43,9 @@ enum libkvm_engine {
 	LIBKVM_SOFT, /* the software KVM */
 };
 
+/* Suberror of KVM_EXIT_INTERNAL_ERROR: jit_check has found a difference, which is in the log. */
+#define LIBKVM_SUBERROR_CHECK 0x4b43
+
 struct libkvm_options {
 	enum libkvm_engine engine;
 	const char *device; /* path of the host's device, NULL for /dev/kvm */

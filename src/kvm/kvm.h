@@ -17,6 +17,9 @@
 
 struct kvm_file;
 
+/* KVM_EXIT_INTERNAL_ERROR: jit_check has found a difference. Not one of the kernel's. */
+enum { KVM_SUBERROR_CHECK = 0x4b43 };
+
 struct kvm_options {
 	bool no_jit;		/* interpreter only */
 	bool jit_check;		/* run each translated block in the interpreter too, stop at a difference */

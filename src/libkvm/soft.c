@@ -8,6 +8,8 @@
 #include "kvm/kvm.h"
 #include "libkvm/engine.h"
 
+_Static_assert(LIBKVM_SUBERROR_CHECK == KVM_SUBERROR_CHECK, "one number with two names");
+
 int lk_soft_open(const struct libkvm_options *opt, union lk_handle *h, struct libkvm_err *e)
 {
 	struct kvm_options o = { 0 };

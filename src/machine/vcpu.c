@@ -138,11 +138,15 @@ static enum libkvm_next vcpu_other(void *opaque, struct libkvm_vcpu *c, uint32_t
 						   "engine"));
 		return vcpu_stop(v);
 	case KVM_EXIT_INTERNAL_ERROR:
-		snprintf(cause, sizeof(cause), "engine: internal error %u (%s)",
-			 run->internal.suberror,
-			 run->internal.suberror < ARRAY_SIZE(suberror)
-				 ? suberror[run->internal.suberror]
-				 : "unknown");
+		if (run->internal.suberror == LIBKVM_SUBERROR_CHECK)
+			snprintf(cause, sizeof(cause),
+				 "engine: the translator and the interpreter differ");
+		else
+			snprintf(cause, sizeof(cause), "engine: internal error %u (%s)",
+				 run->internal.suberror,
+				 run->internal.suberror < ARRAY_SIZE(suberror)
+					 ? suberror[run->internal.suberror]
+					 : "unknown");
 		break;
 	case KVM_EXIT_FAIL_ENTRY:
 		snprintf(cause, sizeof(cause),

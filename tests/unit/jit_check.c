@@ -108,6 +108,7 @@ static void check_found(const void *bytes, size_t n, size_t at, uint8_t to)
 	check_corrupt(&t, bytes, n, at, to);
 	memset(t.ram + DATA, 0xff, 8);
 	kt_run(&t, KVM_EXIT_INTERNAL_ERROR);
+	assert_int_equal(t.run->internal.suberror, KVM_SUBERROR_CHECK);
 	/* the interpreter's result stands */
 	assert_int_equal(kt_cpu(&t, KVM_GET_REGS, &r), 0);
 	assert_int_equal(r.rip, KT_CODE + 25);

@@ -1,78 +1,14 @@
-/* Lockstep of translated code and interpreter. See check.h. */
+/* Lockstep of translated code and interpreter: running both. See check.h. */
 #include "kvm/x86/jit/check.h"
 
 #include <errno.h>
 #include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "kvm/x86/fpu.h"
-#include "kvm/x86/jit/jit_int.h"
+#include "kvm/kvm.h"
+#include "kvm/x86/jit/check_int.h"
 #include "kvm/x86/jit/rows.h"
-
-#define CHECK_TRIES  4
-#define CHECK_WRITES 512
-#define CHECK_BYTES  (32u << 10)
-#define CHECK_PAGES  24
-#define CHECK_ODD    64
-enum { CHECK_XSAVE = 832 }; /* legacy area, header, upper halves of YMM */
-
-enum check_end { CHECK_RAN, CHECK_THREW, CHECK_STOPPED };
-
-/* What a block can change, beside memory. */
-struct check_state {
-	uint64_t r[REG_COUNT];
-	uint64_t cr2;
-	uint32_t rflags;
-	uint16_t fl;
-	bool exc, exc_has_error;
-	uint8_t exc_vec;
-	uint32_t exc_error;
-	enum check_end end;
-	unsigned done; /* instructions */
-	uint8_t xsave[CHECK_XSAVE];
-};
-
-struct check_write {
-	uint8_t *host;
-	uint32_t at; /* in old and new */
-	uint32_t len;
-};
-
-/* A page written: what is in it before. */
-struct check_page {
-	uint8_t *host;
-	uint8_t old[PAGE_SIZE];
-};
-
-struct jit_check {
-	struct check_state start, interp, trans;
-	struct check_write w[CHECK_WRITES];
-	unsigned nw, nbytes;
-	uint8_t old[CHECK_BYTES], new[CHECK_BYTES];
-	struct check_page page[CHECK_PAGES];
-	unsigned npage;
-	struct check_access {
-		gva_t page;
-		bool write;
-	} acc[CHECK_PAGES];
-	unsigned nacc;
-	/* bytes found changed that nobody should have written, and what was in them */
-	struct check_odd {
-		uint8_t *host;
-		uint8_t was, is;
-	} odd[CHECK_ODD];
-	unsigned nodd;
-	unsigned runs;
-	unsigned dead; /* F_*: flags that the last exit has called dead */
-	gva_t dead_at; /* and where it led to */
-	char what[160];
-	struct {
-		uint64_t blocks, undone, retries;
-	} stat;
-};
 
 /* ---- Which instructions ---------------------------------------------------------------------- */
 
@@ -180,12 +116,6 @@ static void check_set(struct vcpu *v, const struct check_state *s, bool fpu)
 		memcpy(v->xsave, s->xsave, sizeof(s->xsave));
 }
 
-/* F_* as bits of v->fl. */
-static uint16_t check_fl(unsigned flags)
-{
-	return (uint16_t)((flags & 0xd5) << 8 | (flags & F_O ? FL_O : 0));
-}
-
 /* ---- Memory ---------------------------------------------------------------------------------- */
 
 void jit_check_access(struct vcpu *v, uint64_t la, bool write)
@@ -251,14 +181,6 @@ static void check_take_writes(struct jit_check *c)
 			if (off < PAGE_SIZE)
 				memcpy(c->page[p].old + off, c->new + c->w[n].at, c->w[n].len);
 		}
-}
-
-static bool check_is_logged(const struct jit_check *c, const uint8_t *p)
-{
-	for (unsigned n = 0; n < c->nw; n++)
-		if (p - c->w[n].host >= 0 && p - c->w[n].host < c->w[n].len)
-			return true;
-	return false;
 }
 
 /* ---- Running --------------------------------------------------------------------------------- */
@@ -333,169 +255,6 @@ static void check_fill_tlb(struct vcpu *v)
 	}
 }
 
-/* ---- Comparing ------------------------------------------------------------------------------- */
-
-static const char *const check_regs[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp",
-					  "rsi", "rdi", "r8",  "r9",  "r10", "r11",
-					  "r12", "r13", "r14", "r15", "rip" };
-
-/* The first thing said stays. */
-static __attribute__((format(printf, 2, 3))) bool check_say(struct jit_check *c, const char *fmt,
-							    ...)
-{
-	va_list ap;
-
-	if (!c->what[0]) {
-		va_start(ap, fmt);
-		vsnprintf(c->what, sizeof(c->what), fmt, ap);
-		va_end(ap);
-	}
-	return false;
-}
-
-static bool check_xsave(struct jit_check *c)
-{
-	const uint8_t *a = c->interp.xsave, *b = c->trans.xsave;
-	unsigned at = 0;
-
-	if (!memcmp(a, b, CHECK_XSAVE))
-		return true;
-	while (a[at] == b[at])
-		at++;
-	if (at >= FX_XMM && at < FX_XMM + 256)
-		return check_say(c, "xmm%u", (at - FX_XMM) / 16);
-	if (at >= XS_YMMH)
-		return check_say(c, "ymm%u, upper half", (at - XS_YMMH) / 16);
-	if (at >= 24 && at < 28)
-		return check_say(c, "MXCSR");
-	return check_say(c, "x87 state or header, XSAVE offset %u", at);
-}
-
-/* Bytes of the pages written; those that nobody should have written are put back. */
-static bool check_pages(struct jit_check *c)
-{
-	bool same = true;
-
-	for (unsigned n = 0; n < c->npage; n++) {
-		uint8_t *p = c->page[n].host;
-		const uint8_t *want = c->page[n].old;
-
-		if (likely(!memcmp(p, want, PAGE_SIZE)))
-			continue;
-		for (unsigned k = 0; k < PAGE_SIZE; k++) {
-			if (p[k] == want[k])
-				continue;
-			if (check_is_logged(c, p + k)) {
-				check_say(c, "byte %#x of a page written is %02x, not %02x", k,
-					  p[k], want[k]);
-				same = false;
-				continue;
-			}
-			check_say(c, "byte %#x of a page, not to be written, is %02x, not %02x", k,
-				  p[k], want[k]);
-			same = false;
-			if (c->nodd < CHECK_ODD) {
-				c->odd[c->nodd++] = (struct check_odd){ p + k, want[k], p[k] };
-				p[k] = want[k];
-			}
-		}
-	}
-	for (unsigned n = 0; same && n < c->nw; n++)
-		if (memcmp(c->w[n].host, c->new + c->w[n].at, c->w[n].len))
-			same = check_say(c, "memory written");
-	return same;
-}
-
-static bool check_same(struct jit_check *c, unsigned flags, bool fpu)
-{
-	const struct check_state *a = &c->interp, *b = &c->trans;
-	uint16_t fl = (uint16_t)((a->fl ^ b->fl) & check_fl(flags));
-
-	if (a->end != b->end)
-		return check_say(c, "%s",
-				 b->end == CHECK_THREW     ? "throws an exception"
-				 : b->end == CHECK_STOPPED ? "does I/O"
-							   : "does not throw an exception");
-	for (unsigned n = 0; n < ARRAY_SIZE(check_regs); n++)
-		if (a->r[n] != b->r[n])
-			return check_say(c, "%s", check_regs[n]);
-	if (b->r[REG_ZERO])
-		return check_say(c, "the register that is always zero");
-	if (fl)
-		return check_say(c, "flags%s%s%s%s%s%s", fl & FL_O ? " OF" : "",
-				 fl & FL_S ? " SF" : "", fl & FL_Z ? " ZF" : "",
-				 fl & FL_A ? " AF" : "", fl & FL_P ? " PF" : "",
-				 fl & FL_C ? " CF" : "");
-	if (a->rflags != b->rflags)
-		return check_say(c, "system flags");
-	if (a->end == CHECK_THREW &&
-	    (a->exc_vec != b->exc_vec || a->exc_has_error != b->exc_has_error ||
-	     (a->exc_has_error && a->exc_error != b->exc_error)))
-		return check_say(c, "the exception");
-	if (a->cr2 != b->cr2)
-		return check_say(c, "cr2");
-	return !fpu || check_xsave(c);
-}
-
-/* ---- Reporting ------------------------------------------------------------------------------- */
-
-static void check_hex(const uint8_t *p, size_t n, char *s, size_t cap)
-{
-	size_t at = 0;
-
-	*s = 0;
-	for (size_t k = 0; k < n && at + 3 < cap; k++)
-		at += (size_t)snprintf(s + at, cap - at, "%02x", p[k]);
-}
-
-static void check_report(struct vcpu *v, const struct block *b, const struct jit_block *jb)
-{
-	const struct jit_check *c = v->jitp->check;
-	gva_t rip = c->start.r[REG_RIP];
-	char s[160], t[96];
-
-	log_err("translator check: block %#llx: %s (%llu blocks compared before)",
-		(unsigned long long)rip, c->what, (unsigned long long)c->stat.blocks);
-	for (unsigned n = 0; n < b->n; n++) {
-		insn_format(&b->insns[n], DECODE_64, rip, s, sizeof(s));
-		check_hex(b->host + (rip - c->start.r[REG_RIP]), b->insns[n].len, t, sizeof(t));
-		log_err("  %16llx  %-30s  %s", (unsigned long long)rip, t, s);
-		rip += b->insns[n].len;
-	}
-	log_err("  %-8s %16s %16s %16s", "", "before", "interpreter", "translator");
-	for (unsigned n = 0; n < ARRAY_SIZE(check_regs); n++)
-		log_err("  %-8s %16llx %16llx %16llx%s", check_regs[n],
-			(unsigned long long)c->start.r[n], (unsigned long long)c->interp.r[n],
-			(unsigned long long)c->trans.r[n],
-			c->interp.r[n] != c->trans.r[n] ? " *" : "");
-	log_err("  %-8s %16x %16x %16x  (SF ZF - AF - PF - CF in bits 15-8, OF in 0)", "fl",
-		c->start.fl, c->interp.fl, c->trans.fl);
-	log_err("  %-8s %16x %16x %16x", "rflags", c->start.rflags, c->interp.rflags,
-		c->trans.rflags);
-	log_err("  %-8s %16llx %16llx %16llx", "cr2", (unsigned long long)c->start.cr2,
-		(unsigned long long)c->interp.cr2, (unsigned long long)c->trans.cr2);
-	if (c->interp.exc || c->trans.exc)
-		log_err("  %-8s %16s %13u/%02x %13u/%02x", "#", "",
-			c->interp.exc ? c->interp.exc_vec : 0, c->interp.exc_error,
-			c->trans.exc ? c->trans.exc_vec : 0, c->trans.exc_error);
-	for (unsigned n = 0; jb->fpu && n < CHECK_XSAVE; n += 16)
-		if (memcmp(c->interp.xsave + n, c->trans.xsave + n, 16)) {
-			check_hex(c->interp.xsave + n, 16, s, sizeof(s));
-			check_hex(c->trans.xsave + n, 16, t, sizeof(t));
-			log_err("  xsave+%-3u interpreter %s translator %s", n, s, t);
-		}
-	for (unsigned n = 0; n < c->nw; n++) {
-		check_hex(c->new + c->w[n].at, MIN(c->w[n].len, 32u), s, sizeof(s));
-		log_err("  written by the interpreter: page +%#llx: %s",
-			(unsigned long long)((uintptr_t)c->w[n].host & ~PAGE_MASK), s);
-	}
-	for (uint32_t at = 0; at < jb->size; at += 32) {
-		check_hex(v->jitp->rw + jb->entry_mem + at, MIN(jb->size - at, 32u), s, sizeof(s));
-		log_err("  host %llx: %s",
-			(unsigned long long)(uintptr_t)(v->jitp->rx + jb->entry_mem + at), s);
-	}
-}
-
 /* ---- One block ------------------------------------------------------------------------------- */
 
 /* Flags that an exit to la keeps. */
@@ -517,7 +276,6 @@ static bool check_once(struct vcpu *v, struct block *b, struct jit_block *jb, bo
 {
 	struct jit_check *c = v->jitp->check;
 	unsigned old_dead = c->dead_at == c->start.r[REG_RIP] ? c->dead : 0, live = 0, undef = 0;
-	bool same;
 
 	c->nw = c->nbytes = c->npage = c->nacc = 0;
 	c->interp.end = check_phase(v, CHECK_RECORD, b, 0);
@@ -552,9 +310,7 @@ static bool check_once(struct vcpu *v, struct block *b, struct jit_block *jb, bo
 			old_dead &= ~info->writes;
 		}
 	}
-	c->what[0] = 0;
-	same = check_same(c, live & ~undef & ~old_dead, jb->fpu);
-	if (check_pages(c) && same) {
+	if (jit_check_same(c, live & ~undef & ~old_dead, jb->fpu)) {
 		v->fl = c->interp.fl;
 		c->dead = (F_ARITH & ~live) | old_dead;
 		c->dead_at = c->interp.end == CHECK_RAN ? v->r[REG_RIP] : 1;
@@ -592,14 +348,14 @@ bool jit_check_run(struct vcpu *v, struct block *b, struct jit_block *jb)
 		}
 		c->stat.retries++;
 	}
-	check_report(v, b, jb);
+	jit_check_report(v, b, jb);
 	/* what the interpreter says holds, should user space go on */
 	for (unsigned n = 0; n < c->nw; n++)
 		memcpy(c->w[n].host, c->new + c->w[n].at, c->w[n].len);
 	check_set(v, &c->interp, jb->fpu);
 	v->insn_rip = v->r[REG_RIP];
 	v->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
-	v->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
+	v->run->internal.suberror = KVM_SUBERROR_CHECK;
 	v->run->internal.ndata = 0;
 	vcpu_exit_to_user(v);
 	return true;
