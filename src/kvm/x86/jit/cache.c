@@ -144,6 +144,10 @@ void jit_tlb_flush(struct vcpu *v)
 {
 	if (!v->jitp)
 		return;
+	if (v->jitp->check) { /* for each block; all entries are logged */
+		cache_tlb_flush_local(v);
+		return;
+	}
 	for (unsigned c = 0; c < JIT_CTXS; c++)
 		cache_tlb_clear_ctx(v, c);
 }

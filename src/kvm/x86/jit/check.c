@@ -316,6 +316,8 @@ static bool check_once(struct vcpu *v, struct block *b, struct jit_block *jb, bo
 		c->dead_at = c->interp.end == CHECK_RAN ? v->r[REG_RIP] : 1;
 		return true;
 	}
+	for (unsigned n = 0; n < c->nw; n++)
+		memcpy(c->got + c->w[n].at, c->w[n].host, c->w[n].len);
 	check_undo(c);
 	check_set(v, &c->start, jb->fpu);
 	return false;

@@ -175,9 +175,13 @@ void jit_check_report(struct vcpu *v, const struct block *b, const struct jit_bl
 			log_err("  xsave+%-3u interpreter %s translator %s", n, s, t);
 		}
 	for (unsigned n = 0; n < c->nw; n++) {
-		check_hex(c->new + c->w[n].at, MIN(c->w[n].len, 32u), s, sizeof(s));
-		log_err("  written by the interpreter: page +%#llx: %s",
-			(unsigned long long)((uintptr_t)c->w[n].host & ~PAGE_MASK), s);
+		uint32_t len = MIN(c->w[n].len, 32u), at = c->w[n].at;
+
+		check_hex(c->new + at, len, s, sizeof(s));
+		check_hex(c->got + at, len, t, sizeof(t));
+		log_err("  written, page +%#-5llx: interpreter %s translator %s%s",
+			(unsigned long long)((uintptr_t)c->w[n].host & ~PAGE_MASK), s, t,
+			memcmp(c->new + at, c->got + at, c->w[n].len) ? " *" : "");
 	}
 	for (uint32_t at = 0; at < jb->size; at += 32) {
 		check_hex(v->jitp->rw + jb->entry_mem + at, MIN(jb->size - at, 32u), s, sizeof(s));

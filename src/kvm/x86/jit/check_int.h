@@ -46,7 +46,7 @@ struct jit_check {
 	struct check_state start, interp, trans;
 	struct check_write w[CHECK_WRITES];
 	unsigned nw, nbytes;
-	uint8_t old[CHECK_BYTES], new[CHECK_BYTES];
+	uint8_t old[CHECK_BYTES], new[CHECK_BYTES], got[CHECK_BYTES]; /* before, by each */
 	struct check_page page[CHECK_PAGES];
 	unsigned npage;
 	struct check_access {

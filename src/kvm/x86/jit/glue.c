@@ -250,7 +250,7 @@ void jit_tlb_fill(struct vcpu *v, gva_t la, bool write)
 	if (ctx >= JIT_CTXS || (write ? t->wtag : t->rtag) != (page | v->asid))
 		return;
 	at = (la >> PAGE_SHIFT) & (JIT_TLB_SIZE - 1);
-	if (ctx != TLB_KERNEL || !(t->info & TLB_I_GLOBAL)) {
+	if (ctx != TLB_KERNEL || !(t->info & TLB_I_GLOBAL) || j->check) {
 		if (j->nlog[ctx] < ARRAY_SIZE(j->log[ctx]))
 			j->log[ctx][j->nlog[ctx]] = (uint16_t)at;
 		if (j->nlog[ctx] <= ARRAY_SIZE(j->log[ctx]))
