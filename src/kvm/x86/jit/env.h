@@ -19,7 +19,7 @@ struct jit_tlb_entry {
 /* Apart, so that copying from one page to another of the same index does not go back and forth. */
 enum { JIT_READ, JIT_WRITE };
 
-#define JIT_IBTC_SIZE 4096
+#define JIT_IBTC_SIZE 16384
 struct jit_ibtc_entry {
 	uint64_t tag; /* linear address ^ token, whose low bits index; 0 is never one */
 	void *code;

@@ -45,6 +45,8 @@ const uint8_t jit_kinds[I_COUNT] = {
 	ROW(MUL_Ev, JK_RD_E),
 	ROW(IMUL_Eb, JK_RD_E),
 	ROW(IMUL_Ev, JK_RD_E),
+	ROW(DIV_Ev, JK_DIV),
+	ROW(IDIV_Ev, JK_DIV),
 	ROW(IMUL_GvEv, JK_RD_GE),
 	ROW(IMUL_GvEvIz, JK_RD_GE),
 	ROW(IMUL_GvEvIbs, JK_RD_GE),

@@ -15,6 +15,7 @@ enum jit_kind {
 	JK_RD_E,  /* reads r/m, writes no operand or implied registers */
 	JK_RD_GE, /* reads r/m, writes ModRM.reg */
 	JK_WR_E,  /* writes r/m */
+	JK_DIV,   /* DIV, IDIV: the common cases */
 	JK_REG,   /* registers and immediates only, no ModRM */
 	JK_ZREG,  /* the same, with a register in the opcode */
 	JK_LEA,

@@ -598,6 +598,44 @@ static bool trans_lea(struct trans *t, const struct insn *i)
 	return true;
 }
 
+/* ---- Division -------------------------------------------------------------------------------- */
+
+/*
+ * DIV when the quotient fits. IDIV when the dividend is rAX sign-extended and the divisor is
+ * neither 0 nor -1, so that it fits as well. Everything else, #DE with it, is the interpreter's.
+ */
+static bool trans_div(struct trans *t, const struct insn *i)
+{
+	struct emit *e = &t->e;
+	bool w = i->osize == 8;
+
+	if (i->osize == 2)
+		return false;
+	if (i->flags & IF_MEM) {
+		trans_mem(t, i, i->osize, false, false);
+		emit_mov_load(e, i->osize, S0, S0, 0);
+	} else {
+		trans_clobber(t, trans_live_before(t, i));
+		asm_mov(e, S0, trans_reg(t, i->rm, S0, true));
+	}
+	if (i->id == I_DIV_Ev) {
+		asm_rr(e, 0x3b, w, H_RDX, S0);
+		trans_slow_at(t, asm_jump_fwd(e, CC_AE));
+		asm_rr(e, 0xf7, w, 6, S0);
+	} else {
+		asm_lea(e, w, S1, S0, -1, 0, 1);
+		asm_ri(e, 7, w, S1, 1);
+		trans_slow_at(t, asm_jump_fwd(e, CC_BE));
+		asm_mov(e, S1, H_RAX);
+		asm_shift(e, 7, w, S1, w ? 63 : 31);
+		asm_rr(e, 0x3b, w, S1, H_RDX);
+		trans_slow_at(t, asm_jump_fwd(e, CC_NE));
+		asm_rr(e, 0xf7, w, 7, S0);
+	}
+	trans_after_op(t, i);
+	return true;
+}
+
 /* ---- Stack ---------------------------------------------------------------------------------- */
 
 static void trans_lea_rsp(struct trans *t, int32_t delta)
@@ -763,8 +801,7 @@ static void trans_goto_s0(struct trans *t, int32_t undo, uint32_t desc)
 		asm_call(e, t->j->g_exec_end);
 		asm_u32(e, desc);
 	} else {
-		asm_gs(e, 0x33, true, S0,
-		       (uint32_t)offsetof(struct vcpu, jit.token) + 8 * t->ctx);
+		asm_gs(e, 0x33, true, S0, (uint32_t)offsetof(struct vcpu, jit.token) + 8 * t->ctx);
 		asm_st(e, S0, JIT_OFF_R(REG_RIP));
 		asm_jmp(e, t->j->g_exit);
 	}
@@ -847,6 +884,7 @@ static void trans_insn(struct trans *t, const struct insn *i)
 	case JK_RMW_E: done = trans_generic(t, i, true, true, msize); break;
 	case JK_RD_E:
 	case JK_RD_GE: done = trans_generic(t, i, true, false, msize); break;
+	case JK_DIV: done = trans_div(t, i); break;
 	case JK_WR_E: done = trans_generic(t, i, false, true, msize); break;
 	case JK_HOSTG:
 	case JK_VEC:
