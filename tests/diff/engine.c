@@ -25,7 +25,7 @@
 #include "kvm/x86/mmu.h"
 #include "kvm/x86/vcpu.h"
 
-enum { PT_AREA = 0x10000, ENGINE_STEPS = 200000, ENGINE_TICK = 10000, ENGINE_TICKS = 200 };
+enum { PT_AREA = 0x10000, ENGINE_STEPS = 200000, ENGINE_TICK = 10000, ENGINE_TICKS = 20 };
 enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_AD = 0x60 };
 #define PTE_NX BIT(63)
 

@@ -292,28 +292,28 @@ static unsigned seq_imm_len(const struct insn *i)
 	}
 }
 
-static bool seq_accept(struct seq *s, const struct insn *i, struct gen_code *c)
+/* wild: it need not go well */
+static bool seq_accept(struct seq *s, const struct insn *i, struct gen_code *c, bool wild)
 {
 	if (seq_named_regs(i) & s->counters)
 		return false;
-	if (seq_written_regs(i) & (s->pointers | s->indexes) && gen_percent(s->g, 96))
+	if (seq_written_regs(i) & (s->pointers | s->indexes) && !wild)
 		return false;
 	if (insn_info[i->id].attr & A_REP) {
 		if (i->flags & (IF_REP | IF_REPNE))
 			return false; /* with its count: seq_string */
-		if (((s->pointers >> REG_RSI & s->pointers >> REG_RDI) & 1) == 0 &&
-		    gen_percent(s->g, 95))
+		if (((s->pointers >> REG_RSI & s->pointers >> REG_RDI) & 1) == 0 && !wild)
 			return false;
 	}
-	if (i->id == I_XLAT && !(s->pointers >> REG_RBX & 1) && gen_percent(s->g, 95))
+	if (i->id == I_XLAT && !(s->pointers >> REG_RBX & 1) && !wild)
 		return false;
 	/* what a function has pushed it returns to */
 	if (s->in_call &&
 	    (!strncmp(insn_info[i->id].name, "PUSH", 4) ||
 	     !strncmp(insn_info[i->id].name, "POP_", 4)) &&
-	    gen_percent(s->g, 90))
+	    !wild)
 		return false;
-	if (i->id == I_CMPXCHG16B && gen_percent(s->g, 80))
+	if (i->id == I_CMPXCHG16B && i->base < 16 && !wild)
 		return false;
 	if (i->id == I_MOVSXD_GvEd && i->osize == 2)
 		return false;
@@ -352,6 +352,7 @@ static void seq_random(struct seq *s)
 		"SHL", "SHR", "SAR", "ROL", "ROR", "RCL", "RCR", NULL
 	};
 	unsigned k = gen_below(s->g, 1000), class, id, tries = 0;
+	bool wild = gen_percent(s->g, 4);
 	struct gen_code c;
 	struct insn i;
 
@@ -372,7 +373,7 @@ static void seq_random(struct seq *s)
 			return;
 		gen_encode(s->g, id, false, &c);
 	} while (c.n > 15 || insn_decode(c.b, c.n, DECODE_64, false, &i) != DECODE_OK ||
-		 i.id != id || i.len != c.n || !seq_accept(s, &i, &c));
+		 i.id != id || i.len != c.n || !seq_accept(s, &i, &c, wild));
 	if (!seq_room(s, c.n + 3))
 		return;
 	/* a count that becomes 0 keeps flags that the translator has dropped before the store */
@@ -473,6 +474,37 @@ static void seq_loop(struct seq *s)
 	}
 }
 
+/* push some; ...; pop them, in order or not: the translator looks at runs of these as one */
+static void seq_saves(struct seq *s, unsigned items)
+{
+	unsigned k = 2 + gen_below(s->g, 5), at, r[6];
+
+	if (!seq_room(s, 60))
+		return;
+	for (unsigned n = 0; n < k; n++) {
+		r[n] = gen_below(s->g, 16);
+		if (gen_percent(s->g, 8)) {
+			seq_put(s, 0x6a, 1);
+			seq_put(s, diff_rand(s->g), 1);
+		} else {
+			if (r[n] >= 8)
+				seq_put(s, 0x41, 1);
+			seq_put(s, 0x50 | (r[n] & 7), 1);
+		}
+	}
+	s->depth++;
+	seq_items(s, items);
+	s->depth--;
+	while (k--) {
+		at = gen_percent(s->g, 90) ? r[k] : gen_below(s->g, 16);
+		if (s->counters >> at & 1 || (at == REG_RSP && gen_percent(s->g, 80)))
+			at = REG_RAX;
+		if (at >= 8)
+			seq_put(s, 0x41, 1);
+		seq_put(s, 0x58 | (at & 7), 1);
+	}
+}
+
 /* call f; jmp over; f: ...; ret; over: */
 static void seq_call(struct seq *s)
 {
@@ -520,10 +552,14 @@ static void seq_call(struct seq *s)
 	}
 	s->depth++;
 	s->in_call++;
-	seq_items(s, 1 + gen_below(s->g, 4));
+	if (gen_percent(s->g, 40))
+		seq_saves(s, 1 + gen_below(s->g, 3));
+	else
+		seq_items(s, 1 + gen_below(s->g, 4));
 	s->in_call--;
 	s->depth--;
-	if (gen_percent(s->g, 85)) {
+	/* of a caller it would make the stack wrong */
+	if (s->in_call || gen_percent(s->g, 85)) {
 		seq_put(s, 0xc3, 1);
 	} else {
 		seq_put(s, 0xc2, 1);
@@ -702,6 +738,8 @@ static void seq_store_fill(struct seq *s, unsigned at)
 		return;
 	x = &s->victim[gen_below(s->g, s->nvictims)];
 	to = s->ip + x->at;
+	if (x->mask == 0xff && gen_percent(s->g, 10)) /* beside the code */
+		to = DIFF_SMC + gen_below(s->g, 1024);
 	s->n = at;
 	if (x->mask != 0xff) { /* xor byte [to], bits, perhaps locked */
 		if (gen_percent(s->g, 30))
@@ -788,6 +826,8 @@ static void seq_items(struct seq *s, unsigned n)
 			seq_jump(s);
 		else if (s->depth < 3 && k < 19)
 			seq_frame(s);
+		else if (s->depth < 3 && k < 20)
+			seq_saves(s, gen_below(s->g, 3));
 		else if (k < 21)
 			seq_flags(s);
 		else if (k < 22)
@@ -827,6 +867,11 @@ static void seq_registers(struct seq *s, struct diff_case *c)
 	}
 	c->in.r[REG_RSP] = gen_percent(s->g, 30) ? DIFF_DATA + 4096 - 24 + gen_below(s->g, 48)
 						 : DIFF_DATA + 2048 + gen_below(s->g, 2048);
+	/* into the hole before or behind the data, in the middle of a run of pushes or pops */
+	if (gen_percent(s->g, 6))
+		c->in.r[REG_RSP] = gen_percent(s->g, 50)
+					   ? DIFF_DATA + gen_below(s->g, 40)
+					   : DIFF_DATA + DIFF_RW_SIZE - gen_below(s->g, 24);
 	if (gen_percent(s->g, 90))
 		c->in.r[REG_RSP] &= ~7ull;
 }
