@@ -260,9 +260,9 @@ TEST(pit_interrupt)
 	outb(0x40, 0xff);
 	outb(0x40, 0x01);
 	count[0x20] = 0;
+	while (!count[0x20]) /* the only interrupt must not come between the look and the HLT */
+		__asm__ volatile("sti\n\thlt\n\tcli" ::: "memory");
 	sti();
-	while (!count[0x20])
-		__asm__ volatile("hlt");
 	pit_delay_us(3000);
 	cli();
 	CHECK(count[0x20] <= 2); /* a tick of the old mode may have been pending */
