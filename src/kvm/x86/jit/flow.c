@@ -1,0 +1,362 @@
+/*
+ * Stack instructions and branches of generated code: pushes, pops, leaving a block.
+ *
+ * References: [SDM2]. Threads: the vCPU's own.
+ */
+#include "kvm/x86/jit/trans.h"
+
+/* ---- Stack ---------------------------------------------------------------------------------- */
+
+static void trans_lea_rsp(struct trans *t, int32_t delta)
+{
+	asm_lea(&t->e, true, H_R9, H_R9, -1, 0, delta);
+}
+
+void trans_push(struct trans *t, const struct insn *i, bool imm, uint64_t val)
+{
+	struct emit *e = &t->e;
+
+	trans_clobber(t, trans_live_before(t, i));
+	asm_lea(e, true, S0, H_R9, -1, 0, -8);
+	trans_probe(t, 8, true);
+	if (imm && (int64_t)val == (int32_t)val) {
+		static const uint8_t op[] = { 0x49, 0xc7, 0x02 }; /* mov qword [r10], imm32 */
+
+		emit_bytes(e, op, sizeof(op));
+		asm_u32(e, (uint32_t)val);
+	} else {
+		unsigned r = S1;
+
+		if (imm)
+			asm_const(e, S1, val);
+		else
+			r = trans_reg(t, i->rm, S1, true);
+		emit_mov_store(e, 8, S0, 0, r);
+	}
+	trans_lea_rsp(t, -8);
+}
+
+/* S0 = [rSP + 0]. */
+static void trans_peek(struct trans *t, const struct insn *i)
+{
+	trans_clobber(t, trans_live_before(t, i));
+	asm_mov(&t->e, S0, H_R9);
+	trans_probe(t, 8, false);
+	emit_mov_load(&t->e, 8, S0, S0, 0);
+}
+
+void trans_pop(struct trans *t, const struct insn *i)
+{
+	int h = jit_host_reg(i->rm);
+
+	trans_peek(t, i);
+	trans_lea_rsp(t, 8);
+	if (h >= 0)
+		asm_mov(&t->e, (unsigned)h, S0);
+	else
+		asm_st(&t->e, S0, JIT_OFF_R(i->rm));
+}
+
+void trans_leave(struct trans *t, const struct insn *i)
+{
+	trans_clobber(t, trans_live_before(t, i));
+	asm_mov(&t->e, S0, H_RBP);
+	trans_probe(t, 8, false);
+	emit_mov_load(&t->e, 8, S0, S0, 0);
+	asm_lea(&t->e, true, H_R9, H_RBP, -1, 0, 8);
+	asm_mov(&t->e, H_RBP, S0);
+}
+
+/* ---- Leaving the block ---------------------------------------------------------------------- */
+
+/* To C with rIP = la; link: the jump to be patched, or NULL. live: flags the target reads. */
+static void trans_exit(struct trans *t, gva_t la, struct jit_link *link, unsigned live)
+{
+	struct emit *e = &t->e;
+
+	if (live && !t->in_mem)
+		trans_save_flags(t);
+	asm_const(e, S0, la);
+	asm_st(e, S0, JIT_OFF_R(REG_RIP));
+	asm_const(e, S0, (uintptr_t)link);
+	asm_st(e, S0, JIT_OFF(jit.tmp2));
+	asm_jmp(e, t->j->g_exit);
+}
+
+/* Go to la by a jump that will be patched; rel: link slot. */
+void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
+{
+	struct emit *e = &t->e;
+	unsigned live = trans_flags_at(t, la);
+	bool back = la <= t->rip, far = (la ^ t->b->la) & PAGE_MASK;
+	size_t busy = 0, other = 0;
+
+	l->la = la;
+	l->live = (uint16_t)live;
+	l->ctx = (uint8_t)t->ctx;
+	l->target = NULL;
+	l->stamp = 0;
+	if (back || far) {
+		trans_clobber(t, live);
+		if (back) {
+			asm_cmp_gs32(e, JIT_OFF(requests), 0);
+			busy = asm_jump_fwd(e, CC_NE);
+		}
+		if (far) {
+			asm_cmp_gs32(e, (uint32_t)offsetof(struct vcpu, jit.link) + 4 * t->ctx, 0);
+			l->stamp = (uint32_t)(e->run - (uint64_t)(uintptr_t)t->j->rx +
+					      emit_size(e) - 4);
+			other = asm_jump_fwd(e, CC_NE);
+		}
+	}
+	if (live)
+		trans_need_reg(t);
+	l->site = (uint32_t)(e->run - (uint64_t)(uintptr_t)t->j->rx + emit_size(e) + 1);
+	asm_jump_fwd(e, CC_JMP); /* rel32 0: to the stub, which comes next */
+	l->stub = l->site + 4;
+	if (busy)
+		asm_fix(e, busy);
+	/* the jump from above comes with flags in memory when they are live; in both it is right */
+	if ((back || far) && live)
+		t->in_mem = true;
+	trans_exit(t, la, l, live);
+	if (!other)
+		return;
+	/* another address space: look there; if that misses, C makes the link anew */
+	asm_fix(e, other);
+	asm_const(e, S0, (uintptr_t)l);
+	asm_st(e, S0, JIT_OFF(jit.tmp2));
+	asm_const(e, S0, la);
+	asm_jmp(e, t->j->g_ibtc[t->ctx]);
+}
+
+/* A near target that is not canonical faults at the branch: the interpreter's function does it. */
+static void trans_check_target(struct trans *t)
+{
+	struct emit *e = &t->e;
+
+	asm_mov(e, S1, S0);
+	asm_shift(e, 4, true, S1, 16);
+	asm_shift(e, 7, true, S1, 16);
+	asm_rr(e, 0x3b, true, S1, S0);
+	trans_slow_at(t, asm_jump_fwd(e, CC_NE));
+}
+
+/*
+ * Go to the address in S0; flags are in v->fl. When it is not known, or something waits: with undo,
+ * the branch is undone by adding that to rSP and run by the interpreter, which also faults on a
+ * target that is not canonical: no tag is one. With 0 (a call, whose push may have overwritten
+ * where its target came from) the block is left for the target, which has been checked.
+ */
+static void trans_goto_s0(struct trans *t, int32_t undo, uint32_t desc)
+{
+	struct emit *e = &t->e;
+	uint32_t ibtc = (uint32_t)offsetof(struct vcpu, jit.ibtc);
+	size_t miss[2];
+
+	asm_gs(e, 0x33, true, S0, (uint32_t)offsetof(struct vcpu, jit.token) + 8 * t->ctx);
+	asm_rr(e, 0x8b, false, S1, S0);
+	asm_ri(e, 4, false, S1, JIT_IBTC_SIZE - 1);
+	asm_shift(e, 4, false, S1, 4);
+	asm_cmp_gs32(e, JIT_OFF(requests), 0);
+	miss[0] = asm_jump_fwd(e, CC_NE);
+	asm_gs_base(e, 0x3b, true, S0, S1, ibtc);
+	miss[1] = asm_jump_fwd(e, CC_NE);
+	asm_gs_base(e, 0xff, false, 4, S1, ibtc + 8); /* jmp gs:[S1 + code] */
+	asm_fix(e, miss[0]);
+	asm_fix(e, miss[1]);
+	if (undo) {
+		trans_lea_rsp(t, undo);
+		asm_call(e, t->j->g_exec_end);
+		asm_u32(e, desc);
+	} else {
+		asm_gs(e, 0x33, true, S0, (uint32_t)offsetof(struct vcpu, jit.token) + 8 * t->ctx);
+		asm_st(e, S0, JIT_OFF_R(REG_RIP));
+		asm_jmp(e, t->j->g_exit);
+	}
+}
+
+static int32_t trans_ret_pop(const struct insn *i)
+{
+	return 8 + (i->id == I_RET_Iw ? (int32_t)(uint16_t)i->imm : 0);
+}
+
+void trans_indirect(struct trans *t, const struct insn *i, enum jit_kind kind)
+{
+	struct emit *e = &t->e;
+	int32_t undo = 0;
+
+	/* the target may read any flag */
+	t->live = F_ARITH;
+	trans_clobber(t, F_ARITH);
+	if (kind == JK_RET) {
+		trans_peek(t, i);
+		trans_lea_rsp(t, trans_ret_pop(i));
+		undo = -trans_ret_pop(i);
+	} else {
+		if (i->flags & IF_MEM) {
+			trans_mem(t, i, 8, false, false);
+			emit_mov_load(e, 8, S0, S0, 0);
+		} else {
+			unsigned r = trans_reg(t, i->rm, S0, true);
+
+			asm_mov(e, S0, r);
+		}
+		trans_check_target(t);
+		if (kind == JK_CALL_E) {
+			asm_st(e, S0, JIT_OFF(jit.tmp));
+			trans_push(t, i, true, t->next);
+			asm_ld(e, S0, JIT_OFF(jit.tmp));
+		}
+	}
+	trans_goto_s0(t, undo, t->desc);
+	t->ended = true;
+}
+
+void trans_jcc(struct trans *t, const struct insn *i)
+{
+	size_t taken;
+	struct trans saved;
+
+	trans_need_reg(t);
+	taken = asm_jump_fwd(&t->e, i->cc);
+	saved.in_reg = t->in_reg;
+	saved.in_mem = t->in_mem;
+	trans_goto(t, t->next, &t->b->link[0]);
+	asm_fix(&t->e, taken);
+	t->in_reg = saved.in_reg;
+	t->in_mem = saved.in_mem;
+	trans_goto(t, t->next + i->imm, &t->b->link[1]);
+	t->ended = true;
+}
+
+/* ---- Runs of pushes and pops: one probe for all ------------------------------------------------
+ */
+
+static bool trans_is_push(const struct insn *i)
+{
+	return i->osize == 8 && ((i->id == I_PUSH_Zv && i->rm != REG_RSP) || i->id == I_PUSH_Iz ||
+				 i->id == I_PUSH_Ibs);
+}
+
+static bool trans_is_pop(const struct insn *i)
+{
+	return i->osize == 8 && i->id == I_POP_Zv && i->rm != REG_RSP;
+}
+
+static void trans_store_imm(struct trans *t, int32_t off, uint64_t val)
+{
+	struct emit *e = &t->e;
+
+	if ((int64_t)val != (int32_t)val) {
+		asm_const(e, S1, val);
+		emit_mov_store(e, 8, S0, off, S1);
+		return;
+	}
+	asm_u8(e, 0x49); /* mov qword [r10 + disp32], imm32 */
+	asm_u8(e, 0xc7);
+	asm_u8(e, 0x82);
+	asm_u32(e, (uint32_t)off);
+	asm_u32(e, (uint32_t)val);
+}
+
+/* n pushes, and a near call when call is not NULL. */
+static void trans_push_run(struct trans *t, const struct insn *i, unsigned n,
+			   const struct insn *call)
+{
+	int32_t total = 8 * (int32_t)(n + (call != NULL)), off = total;
+	struct emit *e = &t->e;
+
+	trans_clobber(t, t->live);
+	asm_lea(e, true, S0, H_R9, -1, 0, -total);
+	trans_probe(t, (unsigned)total, true);
+	for (unsigned k = 0; k < n; k++, i++) {
+		off -= 8;
+		if (i->id == I_PUSH_Zv)
+			emit_mov_store(e, 8, S0, off, trans_reg(t, i->rm, S1, true));
+		else
+			trans_store_imm(t, off, i->imm);
+	}
+	if (call)
+		trans_store_imm(t, 0, t->next);
+	trans_lea_rsp(t, -total);
+	if (call) {
+		trans_goto(t, t->next + call->imm, &t->b->link[0]);
+		t->ended = true;
+	}
+}
+
+/* n pops, and a near return when ret is not NULL. */
+static void trans_pop_run(struct trans *t, const struct insn *i, unsigned n, const struct insn *ret)
+{
+	struct emit *e = &t->e;
+
+	trans_clobber(t, t->live);
+	asm_mov(e, S0, H_R9);
+	trans_probe(t, 8 * (n + (ret != NULL)), false);
+	for (unsigned k = 0; k < n; k++, i++) {
+		int h = jit_host_reg(i->rm);
+
+		emit_mov_load(e, 8, h >= 0 ? (unsigned)h : S1, S0, 8 * (int32_t)k);
+		if (h < 0)
+			asm_st(e, S1, JIT_OFF_R(i->rm));
+	}
+	if (!ret) {
+		trans_lea_rsp(t, 8 * (int32_t)n);
+		return;
+	}
+	emit_mov_load(e, 8, S0, S0, 8 * (int32_t)n);
+	trans_lea_rsp(t, 8 * (int32_t)n + trans_ret_pop(ret));
+	trans_goto_s0(t, -trans_ret_pop(ret), t->desc + n);
+	t->ended = true;
+}
+
+/*
+ * If a run of at least two stack instructions starts at i, translate it: t->rip and t->next are
+ * then those of its last instruction. Returns how many. live: of each instruction, as packed by
+ * trans_liveness.
+ */
+unsigned trans_stack_run(struct trans *t, const struct insn *i, unsigned left, const uint8_t *live)
+{
+	const struct insn *end = NULL;
+	bool push = trans_is_push(i);
+	unsigned n = 0, first = t->nslow, all;
+	gva_t rip = t->rip;
+
+	while (n < left && (push ? trans_is_push(&i[n]) : trans_is_pop(&i[n])))
+		n++;
+	if (n && n < left) {
+		gva_t at = rip;
+
+		for (unsigned k = 0; k <= n; k++)
+			at += i[k].len;
+		if (push && i[n].id == I_CALL_Jz && i[n].osize == 8 &&
+		    trans_canonical(at + i[n].imm))
+			end = &i[n];
+		if (!push && (i[n].id == I_RET || i[n].id == I_RET_Iw) && i[n].osize == 8)
+			end = &i[n];
+	}
+	all = n + (end != NULL);
+	if (n == 0 || all < 2)
+		return 0;
+	for (unsigned k = 0; k < all; k++) {
+		uint32_t d = trans_desc(t, &i[k], rip);
+
+		if (k == 0)
+			t->desc = d;
+		t->rip = rip;
+		rip += i[k].len;
+	}
+	t->next = rip;
+	t->live = trans_unpack(live[n - 1]);
+	if (end)
+		t->live = push ? trans_flags_at(t, t->next + end->imm) : F_ARITH;
+	t->group = (uint8_t)all;
+	if (push)
+		trans_push_run(t, i, n, end);
+	else
+		trans_pop_run(t, i, n, end);
+	t->group = 1;
+	trans_slow_back(t, first);
+	return all;
+}

@@ -1,0 +1,114 @@
+/*
+ * Between the files of block translation: the state of one translation and the steps of it.
+ *
+ * operand.c: what an instruction reads and writes, flags, registers, memory. ops.c: instructions
+ * re-encoded. flow.c: stack and branches. trans.c: an instruction, a block.
+ *
+ * References: see trans.c. Threads: the vCPU's own.
+ */
+#pragma once
+#include "kvm/x86/jit/jit_int.h"
+#include "kvm/x86/jit/rows.h"
+
+/* What an operand letter of the row names. */
+enum opclass { OPC_NONE, OPC_REG, OPC_RM, OPC_VVVV, OPC_VEC, OPC_MEM, OPC_MMX };
+
+struct trans_slow {
+	size_t from; /* rel32 of the jump that leads here */
+	size_t to;   /* offset to come back to */
+	uint32_t desc;
+	uint8_t n; /* instructions to run there, with successive descriptors */
+};
+
+struct trans {
+	struct vcpu *v;
+	struct jit *j;
+	struct emit e;
+	struct jit_block *b;
+	unsigned ctx;
+	gva_t rip, next; /* of the instruction under way */
+	unsigned live;   /* flags live after it */
+	bool in_reg, in_mem;
+	uint32_t desc; /* of the instruction under way */
+	uint8_t group; /* how many share its slow paths: 1, or a run of pushes or pops */
+	struct trans_slow slow[3 * BLOCK_MAX_INSNS];
+	unsigned nslow;
+	bool vec;
+	bool failed;
+	bool ended; /* the last instruction has left the block */
+};
+
+/* ---- operand.c ---- */
+enum opclass trans_class(unsigned o);
+unsigned trans_imm_bytes(const struct insn_info *info, const struct insn *i);
+/* The emitter of an instruction in this block, JK_CALL when it has none. */
+enum jit_kind trans_kind(const struct vcpu *v, const struct insn *i);
+unsigned trans_flags_read(const struct insn *i);
+unsigned trans_flags_written(const struct insn *i);
+/* Flags in one byte: SF ZF AF PF CF in their places, OF in bit 1. */
+uint8_t trans_pack(unsigned flags);
+unsigned trans_unpack(uint8_t p);
+/* Flags live at a linear address that the block may go to. */
+unsigned trans_flags_at(struct trans *t, gva_t la);
+void trans_save_flags(struct trans *t);
+void trans_load_flags(struct trans *t);
+/* EFLAGS are about to be overwritten. live: flags still needed. */
+void trans_clobber(struct trans *t, unsigned live);
+void trans_need_reg(struct trans *t);
+/* Just before the operation itself: flags it reads, or leaves alone while they are live. */
+void trans_before_op(struct trans *t, const struct insn *i);
+void trans_after_op(struct trans *t, const struct insn *i);
+/* Flags that must survive what the instruction does before its operation. */
+unsigned trans_live_before(const struct trans *t, const struct insn *i);
+void trans_slow_at(struct trans *t, size_t from);
+/* All slow paths entered since `first` come back here. */
+void trans_slow_back(struct trans *t, unsigned first);
+uint32_t trans_desc(struct trans *t, const struct insn *i, gva_t rip);
+/* Host register of a guest one; one that lives in memory is loaded into scratch when load. */
+unsigned trans_reg(struct trans *t, unsigned guest, unsigned scratch, bool load);
+void trans_reg_back(struct trans *t, unsigned guest, unsigned host);
+/* S0 = linear address of the operand, before the segment base; flags stay. Uses S1. */
+void trans_ea(struct trans *t, const struct insn *i);
+/* S0 = linear address -> host address, or leave to the slow path. Overwrites EFLAGS, S1. */
+void trans_probe(struct trans *t, unsigned size, bool write);
+/* The memory operand of an instruction as host address in S0. */
+void trans_mem(struct trans *t, const struct insn *i, unsigned size, bool write, bool aligned);
+
+/* ---- ops.c ---- */
+/* Call the interpreter's function for this instruction. */
+void trans_call(struct trans *t, const struct insn *i);
+/*
+ * The guest's own instruction with registers mapped and memory at [S0]. dest_g: ModRM.reg is
+ * written. False when it has no such form: high-byte registers beside ones that need REX, too many
+ * operands in memory-resident registers.
+ */
+bool trans_generic(struct trans *t, const struct insn *i, bool reads, bool writes, unsigned msize);
+unsigned trans_msize(const struct insn *i);
+/* Registers and immediates without ModRM: accumulator forms, CBW, CMC and the like. */
+void trans_plain(struct trans *t, const struct insn *i);
+/* A register in the opcode. */
+bool trans_zreg(struct trans *t, const struct insn *i);
+bool trans_lea(struct trans *t, const struct insn *i);
+/*
+ * DIV when the quotient fits. IDIV when the dividend is rAX sign-extended and the divisor is
+ * neither 0 nor -1, so that it fits as well. Everything else, #DE with it, is the interpreter's.
+ */
+bool trans_div(struct trans *t, const struct insn *i);
+
+/* ---- flow.c ---- */
+void trans_push(struct trans *t, const struct insn *i, bool imm, uint64_t val);
+void trans_pop(struct trans *t, const struct insn *i);
+void trans_leave(struct trans *t, const struct insn *i);
+/* Go to la by a jump that will be patched; rel: link slot. */
+void trans_goto(struct trans *t, gva_t la, struct jit_link *l);
+void trans_indirect(struct trans *t, const struct insn *i, enum jit_kind kind);
+void trans_jcc(struct trans *t, const struct insn *i);
+/*
+ * If a run of at least two stack instructions starts at i, translate it: t->rip and t->next are
+ * then those of its last instruction. Returns how many. live: of each instruction, as packed by
+ * trans_liveness.
+ */
+unsigned trans_stack_run(struct trans *t, const struct insn *i, unsigned left, const uint8_t *live);
+
+/* ---- trans.c ---- */
+bool trans_canonical(gva_t la);
