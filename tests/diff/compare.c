@@ -107,7 +107,7 @@ static void compare_one(const struct diff_case *c, struct diff_result *r)
 		memset(r->out.r, 0, sizeof(r->out.r));
 	if (compare_writes_area(c->id) && r->vec == DIFF_OK)
 		compare_forget(r, compare_address(c) + 28, 4); /* MXCSR_MASK */
-	if (r->vec == 14 && r->cr2 >= 0x7ffffffff000) /* the kernel hides what is there */
+	if (r->vec == 14 && r->cr2 >= 0x7ffffffff000)          /* the kernel hides what is there */
 		r->error &= ~1u;
 	for (unsigned n = 0; n < 8; n++) /* reserved halves of the x87 slots */
 		memset(r->out.xsave + 32 + 16 * n + 10, 0, 6);

@@ -26,7 +26,7 @@ enum {
 	DIFF_DATA_PAGES = 4,
 	DIFF_RW_SIZE = 8192,
 	DIFF_RO_OFF = 3 * 4096,
-	DIFF_BATCH = 512,
+	DIFF_BATCH = 2048,
 	DIFF_SLOT = 512, /* bytes of code region for each case; the instruction is in its middle */
 	DIFF_CODE_SIZE = DIFF_BATCH * DIFF_SLOT,
 	DIFF_CODE_MAX = DIFF_SLOT / 2 - 16, /* bytes of a program */
