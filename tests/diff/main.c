@@ -89,12 +89,13 @@ static bool main_compare(enum main_part part, const struct diff_case *c,
 }
 
 /*
- * A program that has gone where nobody wanted it: it does not end, it has set TF, which
+ * A program that has gone where nobody wanted it: it does not end, makes a system call or breaks
+ * the process it runs in; it has set TF, which
  * interp_step() and interp_block() ignore, or found an INT3, perhaps with prefixes, in itself.
  */
 static bool main_astray(const struct diff_case *c, const struct diff_result *native)
 {
-	return native->vec == DIFF_STUCK ||
+	return native->vec == DIFF_STUCK || (c->seq && native->vec == DIFF_LOST) ||
 	       (c->seq && (native->vec == 1 ||
 			   (native->vec == DIFF_OK && native->out.rip - c->in.rip < c->len)));
 }

@@ -11,7 +11,7 @@
  * References: [SDM1 13.7], Linux signal frames: arch/x86/include/uapi/asm/sigcontext.h for the
  * layout. Threads:    one.
  */
-#include <asm/prctl.h>
+#include <linux/seccomp.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -163,9 +163,6 @@ static void native_setup(void)
 	data = native_map(DIFF_DATA + DIFF_RO_OFF, 4096, PROT_READ | PROT_WRITE);
 	memcpy(data, diff_template + DIFF_RO_OFF, 4096);
 	mprotect(data, 4096, PROT_READ);
-	syscall(SYS_arch_prctl, ARCH_SET_GS, DIFF_DATA);
-	/* 64-bit code leaves these null; 32-bit code needs them flat. */
-	__asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0x2b));
 }
 
 static void native_child(const struct diff_case *c, unsigned first, unsigned n,
@@ -184,6 +181,8 @@ static void native_child(const struct diff_case *c, unsigned first, unsigned n,
 	alarm(60);
 	native_out = &out[first];
 	diff_timer(native_tick, NATIVE_TICK, SA_ONSTACK | SA_NODEFER);
+	/* what goes astray may come to a SYSCALL: that is the end of it */
+	prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT);
 	for (volatile unsigned k = first; k < n; k++) {
 		if (c[k].smc) {
 			memset(smc, 0xcc, DIFF_SMC_SIZE);
@@ -199,6 +198,9 @@ static void native_child(const struct diff_case *c, unsigned first, unsigned n,
 		native_ctx->off32 = (uint32_t)c[k].in.rip;
 		native_ctx->cs32 = 0x23;
 		native_out = &out[k];
+		/* 64-bit code leaves these null; 32-bit code needs them flat. */
+		__asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0x2b));
+		__asm__ volatile("wrgsbase %0" : : "r"(DIFF_DATA));
 		if (!sigsetjmp(native_back, 0))
 			native_enter(c[k].mode32);
 		/* The signal frame has the guest's FPU state, which is still loaded. */
@@ -206,7 +208,8 @@ static void native_child(const struct diff_case *c, unsigned first, unsigned n,
 		__builtin_ia32_ldmxcsr(0x1f80);
 		memcpy(out[k].mem, data, DIFF_RW_SIZE);
 	}
-	_exit(0);
+	syscall(SYS_exit, 0); /* _exit() uses another one */
+	__builtin_unreachable();
 }
 
 void diff_native(const struct diff_case *c, unsigned n, struct diff_result *out)

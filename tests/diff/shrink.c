@@ -57,7 +57,8 @@ void diff_shrink(const struct diff_case *c, enum diff_engine e)
 	}
 	at[n] = c->len;
 	if (!shrink_differs(&x, e)) {
-		printf("differs only in its batch, after other code:\n");
+		printf("differs only in its batch, after other code; now without a difference:\n");
+		diff_show(&x, shrink.native, shrink.native, e);
 	} else {
 		for (unsigned step = n / 2 ? n / 2 : 1;; step /= 2) {
 			for (unsigned k = 0; k < n; k += step) {
