@@ -17,11 +17,12 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#define MIPS_PAGE  4096u
-#define MIPS_RAM   (4u << 20)
-#define MIPS_CODE  0x10000u
-#define MIPS_DATA  0x100000u
-#define MIPS_STACK 0x80000u
+#define MIPS_PAGE      4096u
+#define MIPS_RAM       (4u << 20)
+#define MIPS_CODE      0x10000u
+#define MIPS_DATA      0x100000u
+#define MIPS_DATA_SIZE 65536u
+#define MIPS_STACK     0x80000u
 
 /*
  * A loop is code that runs rcx times, with rsi at 64 KiB of data. It may change rax, rdx, rdi,
@@ -169,6 +170,7 @@ static double mips_guest(struct mips_vm *m, const struct mips_loop *l, uint64_t 
 	/* call 1f; out; 1: the loop */
 	static const uint8_t entry[] = { 0xe8, 2, 0, 0, 0, 0xe6, 0x80 };
 
+	memset(m->ram + MIPS_DATA, 0, MIPS_DATA_SIZE); /* no denormals left by another loop */
 	memcpy(m->ram + MIPS_CODE, entry, sizeof(entry));
 	memcpy(m->ram + MIPS_CODE + sizeof(entry), l->from, (size_t)(l->to - l->from));
 	libkvm_mem_written(m->vm, MIPS_CODE, MIPS_PAGE);
@@ -187,6 +189,7 @@ static double mips_native(void *code, void *data, const struct mips_loop *l, uin
 {
 	double t;
 
+	memset(data, 0, MIPS_DATA_SIZE);
 	memcpy(code, l->from, (size_t)(l->to - l->from));
 	t = mips_now();
 	/* the callee pushes: keep clear of the red zone */
@@ -223,7 +226,8 @@ int main(int argc, char **argv)
 	mips_open(&m, &opt);
 	code = mmap(NULL, MIPS_PAGE, PROT_READ | PROT_WRITE | PROT_EXEC,
 		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	data = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	data = mmap(NULL, MIPS_DATA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		    0);
 	if (code == MAP_FAILED || data == MAP_FAILED)
 		mips_die("mmap", strerror(errno));
 	printf("engine: %s%s (%s)\n\n", libkvm_engine_kind(m.k) == LIBKVM_HOST ? "kvm" : "soft",
