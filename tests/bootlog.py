@@ -14,6 +14,7 @@ KNOWN = [
     'If you want to keep using the local clock, then add:',
     '"trace_clock=local"',
     'on the kernel command line',
+    'hrtimer: interrupt took',  # a loaded host; a guest slowed down by check=on
     'clocksource: timekeeping watchdog on CPU',  # a loaded host
     'clocksource: +\'',
     'kvasir-status',
