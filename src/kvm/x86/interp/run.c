@@ -64,8 +64,11 @@ void vcpu_exit_to_user(struct vcpu *v)
 	v->stat.exits++;
 	run_yield(v);
 	v->in_insn = false;
-	/* what has been asked for meanwhile (immediate_exit, an interrupt) comes after this instruction */
-	if (v->cur && atomic_load(&v->requests))
+	/*
+	 * The block ends here: what has been asked for meanwhile (immediate_exit, an interrupt) comes
+	 * after this instruction, and user space may have set another mode.
+	 */
+	if (v->cur)
 		v->block_end = v->cur + 1;
 	if (v->abandon) {
 		v->abandon = false;
