@@ -200,7 +200,7 @@ static void native_child(const struct diff_case *c, unsigned first, unsigned n,
 		native_out = &out[k];
 		/* 64-bit code leaves these null; 32-bit code needs them flat. */
 		__asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0x2b));
-		__asm__ volatile("wrgsbase %0" : : "r"(DIFF_DATA));
+		__asm__ volatile("mov %0, %%gs; wrgsbase %1" : : "r"(0), "r"(DIFF_DATA));
 		if (!sigsetjmp(native_back, 0))
 			native_enter(c[k].mode32);
 		/* The signal frame has the guest's FPU state, which is still loaded. */
