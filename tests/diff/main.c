@@ -90,14 +90,21 @@ static bool main_compare(enum main_part part, const struct diff_case *c,
 
 /*
  * A program that has gone where nobody wanted it: it does not end, makes a system call or breaks
- * the process it runs in; it has set TF, which
- * interp_step() and interp_block() ignore, or found an INT3, perhaps with prefixes, in itself.
+ * the process it runs in; has set TF, which interp_step() and interp_block() ignore; has found an
+ * INT3, perhaps with prefixes, in itself, or a fault in another program.
  */
 static bool main_astray(const struct diff_case *c, const struct diff_result *native)
 {
-	return native->vec == DIFF_STUCK || (c->seq && native->vec == DIFF_LOST) ||
-	       (c->seq && (native->vec == 1 ||
-			   (native->vec == DIFF_OK && native->out.rip - c->in.rip < c->len)));
+	uint64_t at = native->out.rip - c->in.rip;
+
+	if (native->vec == DIFF_STUCK)
+		return true;
+	if (!c->seq)
+		return false;
+	if (native->vec == DIFF_LOST || native->vec == 1)
+		return true;
+	return native->vec == DIFF_OK ? at < c->len
+				      : at > c->len && native->out.rip - DIFF_CODE < DIFF_CODE_SIZE;
 }
 
 static void main_case(enum main_part part, const struct diff_case *c,
