@@ -469,6 +469,8 @@ bool interp_step(struct vcpu *v)
 {
 	struct block *b;
 
+	/* one that is never served would stop a REP after each element, to be fetched again */
+	atomic_store(&v->requests, 0);
 	v->delivering = -1;
 	if (sigsetjmp(v->unwind, 0))
 		return true;
