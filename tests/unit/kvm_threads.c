@@ -215,11 +215,12 @@ static void test_timers(void **state)
 	for (unsigned i = 0; i < 40; i++) {
 		k[i].vm = vm;
 		kvm_timer_init(&k[i].t, tick_fn, &k[i]);
-		kvm_timer_arm(vm, &k[i].t, now + 5000000 + (i * 7 % 40) * 200000ull);
+		/* late enough that a slow machine has set all before the first is due */
+		kvm_timer_arm(vm, &k[i].t, now + 500000000 + (i * 7 % 40) * 200000ull);
 	}
 	/* an earlier and a later time, and never */
-	kvm_timer_arm(vm, &k[0].t, now + 2000000);
-	kvm_timer_arm(vm, &k[1].t, now + 16000000);
+	kvm_timer_arm(vm, &k[0].t, now + 400000000);
+	kvm_timer_arm(vm, &k[1].t, now + 600000000);
 	kvm_timer_cancel(vm, &k[2].t);
 	for (int i = 0; i < 5000 && !ticks_done(k); i++)
 		usleep(1000);
