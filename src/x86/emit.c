@@ -48,8 +48,13 @@ static uint8_t *emit_modrm(uint8_t *b, const struct emit_op *x)
 		disp_len = 0;
 	else
 		disp_len = x->disp == (int8_t)x->disp ? 1 : 4;
-	*b++ = (uint8_t)((disp_len == 0 ? 0 : disp_len == 1 ? 0x40 : 0x80) | reg | rm);
-	if (rm == REG_RSP)
+	*b++ = (uint8_t)((disp_len == 0   ? 0
+			  : disp_len == 1 ? 0x40
+					  : 0x80) |
+			 reg | (x->sib ? REG_RSP : rm));
+	if (x->sib)
+		*b++ = (uint8_t)(x->scale << 6 | (x->index & 7) << 3 | rm);
+	else if (rm == REG_RSP)
 		*b++ = 0x24; /* SIB: base only */
 	memcpy(b, &x->disp, disp_len);
 	return b + disp_len;
@@ -59,18 +64,18 @@ void emit_op(struct emit *e, const struct emit_op *x)
 {
 	static const uint8_t pp_byte[] = { 0, 0x66, 0xf3, 0xf2 };
 	uint8_t buf[32], *b = buf;
-	bool r = x->modrm && x->reg & 8, m = x->rm & 8;
+	bool r = x->modrm && x->reg & 8, m = x->rm & 8, k = x->mem && x->sib && x->index & 8;
 
 	if (x->map >= V0F) {
 		uint8_t map = (uint8_t)(x->map - V0F + 1);
 		uint8_t low = (uint8_t)((~x->vvvv & 15) << 3 | (x->l ? 4 : 0) | (x->pp & 3));
 
-		if (map == 1 && !m && !x->w) {
+		if (map == 1 && !m && !k && !x->w) {
 			*b++ = 0xc5;
 			*b++ = (uint8_t)((r ? 0 : 0x80) | low);
 		} else {
 			*b++ = 0xc4;
-			*b++ = (uint8_t)((r ? 0 : 0x80) | 0x40 | (m ? 0 : 0x20) | map);
+			*b++ = (uint8_t)((r ? 0 : 0x80) | (k ? 0 : 0x40) | (m ? 0 : 0x20) | map);
 			*b++ = (uint8_t)((x->w ? 0x80 : 0) | low);
 		}
 	} else {
@@ -78,8 +83,9 @@ void emit_op(struct emit *e, const struct emit_op *x)
 			*b++ = 0x66;
 		if (x->pp <= PF2 && pp_byte[x->pp])
 			*b++ = pp_byte[x->pp];
-		if (x->w || r || m || x->rex)
-			*b++ = (uint8_t)(0x40 | (x->w ? 8 : 0) | (r ? 4 : 0) | (m ? 1 : 0));
+		if (x->w || r || m || k || x->rex)
+			*b++ = (uint8_t)(0x40 | (x->w ? 8 : 0) | (r ? 4 : 0) | (k ? 2 : 0) |
+					 (m ? 1 : 0));
 		if (x->map != M1)
 			*b++ = 0x0f;
 		if (x->map == M0F38)

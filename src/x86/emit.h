@@ -2,11 +2,11 @@
  * A small x86-64 encoder: what host-code thunks and the translator write instructions with.
  *
  * emit_op() encodes any legacy or VEX instruction from its parts, with a register or a
- * [base + disp] operand; the functions below it are the instructions that glue code
- * needs, named as such. The shortest displacement is chosen. Nothing is written past the end:
+ * [base + index << scale + disp] operand; the functions below it are the instructions that glue
+ * code needs, named as such. The shortest displacement is chosen. Nothing is written past the end:
  * the buffer then is marked full, and the caller throws the code away.
  *
- * Not modelled: index registers and RIP in memory operands, far branches, EVEX.
+ * Not modelled: RIP in memory operands, far branches, EVEX.
  * References:   [SDM2 2], [SDM2D A].
  * Threads:      the caller owns the buffer.
  */
@@ -35,6 +35,9 @@ struct emit_op {
 	uint8_t imm_len; /* 0, 1, 2, 4 */
 	bool modrm;      /* has a ModRM byte */
 	bool mem;        /* rm is the base of [rm + disp] */
+	bool sib;        /* of [rm + index << scale + disp] */
+	uint8_t index;   /* 0..15 but 4 */
+	uint8_t scale;   /* 0..3 */
 	bool opsize;     /* 66 as operand size, before a mandatory F3 or F2 */
 	bool rex;        /* a REX prefix even if empty: SPL..DIL */
 	bool w, l;
