@@ -187,7 +187,7 @@ void jit_set_link(struct jit *j, struct jit_link *l, struct jit_block *to)
 		return;
 	if (l->stamp)
 		cache_patch32(j, l->stamp, j->v->jit.link[l->ctx]);
-	cache_patch32(j, l->site, to->entry - (l->site + 4));
+	cache_patch32(j, l->site, (l->mem ? to->entry_mem : to->entry) - (l->site + 4));
 	l->target = to;
 	l->next = to->in;
 	to->in = l;
@@ -271,11 +271,12 @@ static void cache_remove(struct vcpu *v, struct jit_block *b)
 		*p = b->hash_next;
 	while (b->in)
 		cache_unlink(j, b->in);
-	for (unsigned n = 0; n < 2; n++)
+	for (unsigned n = 0; n < b->nlink; n++) {
 		cache_unlink(j, &b->link[n]);
+		if (j->pending == &b->link[n])
+			j->pending = NULL;
+	}
 	cache_ibtc_remove(v, b);
-	if (j->pending == &b->link[0] || j->pending == &b->link[1])
-		j->pending = NULL;
 	b->dead = 1;
 	j->stat.invalidated++;
 }
@@ -289,8 +290,9 @@ void jit_page_written(struct vcpu *v, const struct kvm_page *page)
 	p = *cache_page(v->jitp, page);
 	if (!p)
 		return;
-	for (struct jit_block *b = p->blocks; b; b = b->page_next)
-		cache_remove(v, b);
+	for (struct jit_ref *r = p->blocks; r; r = r->next)
+		if (!r->b->dead)
+			cache_remove(v, r->b);
 	p->blocks = NULL;
 	p->gen = atomic_load_explicit(&p->page->gen, memory_order_acquire);
 }
@@ -337,12 +339,36 @@ static unsigned cache_ctx(const struct vcpu *v)
 	return (unsigned)((v->tlb - v->tlbs[0]) / TLB_SIZE);
 }
 
+bool jit_cache_page(struct vcpu *v, struct jit_block *jb, unsigned n, struct kvm_page *page,
+		    uint32_t gen, gva_t la)
+{
+	struct jit *j = v->jitp;
+	struct jit_page **pp = cache_page(j, page);
+
+	if (!*pp) {
+		struct jit_page *p;
+
+		if (j->meta_used + sizeof(*p) > JIT_META_SIZE)
+			return false;
+		p = (struct jit_page *)(j->meta + j->meta_used);
+		j->meta_used += (sizeof(*p) + 15) & ~(size_t)15;
+		*p = (struct jit_page){ .page = page, .gen = gen };
+		*pp = p;
+	} else if ((*pp)->gen != gen) {
+		jit_page_written(v, page);
+	}
+	(*pp)->gen = gen;
+	jb->ref[n] = (struct jit_ref){ (*pp)->blocks, jb };
+	(*pp)->blocks = &jb->ref[n];
+	j->code_vpages[(la >> 18) & 63] |= BIT((la >> PAGE_SHIFT) & 63);
+	return true;
+}
+
 /* The block of this address, bytes and context, translated now if b is hot. NULL: not yet. */
 static struct jit_block *cache_get(struct vcpu *v, struct block *b, gva_t la, unsigned ctx)
 {
 	struct jit *j = v->jitp;
 	struct jit_block **head = &j->hash[cache_hash(la)], *jb;
-	struct jit_page **pp;
 
 	for (jb = *head; jb; jb = jb->hash_next)
 		if (jb->la == la && jb->host == b->host && jb->ctx == ctx && jb->gen == b->gen)
@@ -354,27 +380,12 @@ static struct jit_block *cache_get(struct vcpu *v, struct block *b, gva_t la, un
 		jit_flush(v);
 		return NULL;
 	}
-	pp = cache_page(j, b->page);
-	if (!*pp) {
-		struct jit_page *p;
-
-		if (j->meta_used + sizeof(*p) > JIT_META_SIZE) {
-			jit_flush(v);
-			return NULL;
-		}
-		p = (struct jit_page *)(j->meta + j->meta_used);
-		j->meta_used += (sizeof(*p) + 15) & ~(size_t)15;
-		*p = (struct jit_page){ .page = b->page, .gen = b->gen };
-		*pp = p;
-	} else if ((*pp)->gen != b->gen) {
-		jit_page_written(v, b->page);
+	if (!jit_cache_page(v, jb, 0, b->page, b->gen, la)) {
+		jit_flush(v);
+		return NULL;
 	}
-	(*pp)->gen = b->gen;
-	jb->page_next = (*pp)->blocks;
-	(*pp)->blocks = jb;
 	jb->hash_next = *head;
 	*head = jb;
-	j->code_vpages[(la >> 18) & 63] |= BIT((la >> PAGE_SHIFT) & 63);
 	return jb;
 }
 

@@ -263,7 +263,7 @@ static unsigned check_live(const struct jit_block *jb, gva_t la)
 	unsigned live = 0;
 	bool known = false;
 
-	for (unsigned n = 0; n < ARRAY_SIZE(jb->link); n++)
+	for (unsigned n = 0; n < jb->nlink; n++)
 		if (jb->link[n].site && jb->link[n].la == la) {
 			live |= jb->link[n].live;
 			known = true;

@@ -25,7 +25,11 @@ struct jit_ibtc_entry {
 	void *code;
 };
 
+#define JIT_COUNTS 8192 /* blocks share them */
+#define JIT_DELTAS 64
+
 enum { VEC_OUT, VEC_SSE, VEC_AVX };
+enum { JIT_HOT_NOT, JIT_HOT_BLOCK /* make a trace */, JIT_HOT_STALE /* a trace may not run */ };
 enum { JIT_CTXS = 3 }; /* as enum tlb_ctx */
 
 struct jit_env {
@@ -39,12 +43,16 @@ struct jit_env {
 	uint64_t token[JIT_CTXS];
 	uint32_t link[JIT_CTXS];
 	uint32_t host_mxcsr;
-	uint32_t vec_was;    /* vec_live before the C function under way was called */
-	uint8_t vec_live;    /* VEC_*: guest vector registers and MXCSR are in the host's */
-	uint8_t vec_level;   /* what CR4 and XCR0 allow */
-	uint8_t leave;       /* the helper wants generated code to end */
-	uint8_t interp_once; /* run the next block by the interpreter */
-	uint8_t check;       /* CHECK_* of check.h: a block is being compared */
+	uint32_t vec_was;           /* vec_live before the C function under way was called */
+	uint8_t vec_live;           /* VEC_*: guest vector registers and MXCSR are in the host's */
+	uint8_t vec_level;          /* what CR4 and XCR0 allow */
+	uint8_t leave;              /* the helper wants generated code to end */
+	uint8_t interp_once;        /* run the next block by the interpreter */
+	uint8_t hot;                /* JIT_HOT_*: why generated code has left */
+	uint32_t steps;             /* with check: instructions that a trace has run */
+	uint32_t count[JIT_COUNTS]; /* arrivals at blocks until a trace is made there */
+	uint64_t delta[JIT_DELTAS]; /* of a trace: host minus guest address of a page in use */
+	uint8_t check;              /* CHECK_* of check.h: a block is being compared */
 	struct jit_ibtc_entry ibtc[JIT_IBTC_SIZE];
 	struct jit_tlb_entry tlb[JIT_CTXS][2][JIT_TLB_SIZE]; /* JIT_READ, JIT_WRITE */
 };

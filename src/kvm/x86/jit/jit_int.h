@@ -24,10 +24,20 @@ struct jit_link {
 	gva_t la;                 /* where it leads */
 	uint16_t live;            /* F_*: flags that are right there */
 	uint8_t ctx;              /* whose env.link it compares */
+	bool mem;                 /* arrives with the flags in v->fl */
+	bool plain;               /* leads to the block even where a trace begins */
 };
 
+/* A page's list of the blocks made of its bytes. */
+struct jit_ref {
+	struct jit_ref *next;
+	struct jit_block *b;
+};
+#define JIT_TRACE_PAGES 4
+
 struct jit_block {
-	struct jit_block *hash_next, *page_next;
+	struct jit_block *hash_next;
+	struct jit_ref ref[JIT_TRACE_PAGES];
 	struct jit_link *in; /* jumps that lead here */
 	struct kvm_page *page;
 	const uint8_t *host; /* host address of the guest code */
@@ -40,10 +50,13 @@ struct jit_block {
 	uint8_t ctx;
 	uint8_t nibtc; /* places in ibtc; more than ibtc[] has: look everywhere */
 	uint16_t ibtc[4];
-	uint8_t dead; /* removed; memory goes with the cache */
-	uint8_t avx;  /* has AVX instructions */
-	uint8_t fpu;  /* has any of x87, MMX, SSE, AVX */
-	struct jit_link link[2];
+	uint8_t dead;            /* removed; memory goes with the cache */
+	uint8_t avx;             /* has AVX instructions */
+	uint8_t fpu;             /* has any of x87, MMX, SSE, AVX */
+	struct jit_trace *trace; /* NULL: an ordinary block */
+	uint16_t count;          /* index in env.count */
+	uint16_t nlink;
+	struct jit_link *link;
 	struct insn insns[];
 };
 
@@ -53,18 +66,19 @@ struct jit_desc {
 	gva_t rip;
 };
 
-#define JIT_CACHE_MIB 32
-#define JIT_META_SIZE (48u << 20)
-#define JIT_DESCS     (1u << 20)
-#define JIT_HASH      (1u << 14)
-#define JIT_PAGES     (1u << 12)
-#define JIT_HEAT      12 /* by default */
+#define JIT_CACHE_MIB  32
+#define JIT_META_SIZE  (48u << 20)
+#define JIT_DESCS      (1u << 20)
+#define JIT_HASH       (1u << 14)
+#define JIT_PAGES      (1u << 12)
+#define JIT_HEAT       12 /* by default */
+#define JIT_TRACE_HEAT 300
 
 /* Pages with translated code. */
 struct jit_page {
 	struct jit_page *next;
 	struct kvm_page *page;
-	struct jit_block *blocks;
+	struct jit_ref *blocks;
 	uint32_t gen;
 };
 
@@ -139,4 +153,10 @@ unsigned jit_flags_ahead(struct vcpu *v, const uint8_t *code, size_t avail);
 
 /* ---- cache.c -------------------------------------------------------------------------------- */
 void jit_ibtc_add(struct vcpu *v, struct jit_block *b);
+/*
+ * Enter jb in the list of a page that it is made of, as its n-th; gen: of the page then. False: no
+ * memory.
+ */
+bool jit_cache_page(struct vcpu *v, struct jit_block *jb, unsigned n, struct kvm_page *page,
+		    uint32_t gen, gva_t la);
 void jit_set_link(struct jit *j, struct jit_link *l, struct jit_block *to);

@@ -155,20 +155,24 @@ static void trans_slow_paths(struct trans *t)
 struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsigned ctx)
 {
 	struct jit *j = v->jitp;
-	size_t meta = (sizeof(struct jit_block) + b->n * sizeof(struct insn) + 15) & ~(size_t)15;
+	size_t meta = sizeof(struct jit_block) + b->n * sizeof(struct insn);
 	uint8_t live[BLOCK_MAX_INSNS];
 	unsigned out = F_ARITH, in;
 	struct trans t = { .v = v, .j = j, .ctx = ctx };
 	const struct insn *last = &b->insns[b->n - 1];
 	struct jit_block *jb;
+	size_t links = meta;
 	size_t vec_from = 0, vec_back = 0;
 	gva_t rip = la;
 
+	meta = (meta + 2 * sizeof(struct jit_link) + 15) & ~(size_t)15;
 	if (j->used + (64u << 10) > j->code_size || j->meta_used + meta > JIT_META_SIZE ||
 	    j->ndescs + BLOCK_MAX_INSNS + 1 > JIT_DESCS)
 		return NULL;
 	jb = (struct jit_block *)(j->meta + j->meta_used);
-	memset(jb, 0, sizeof(*jb));
+	memset(jb, 0, meta);
+	jb->link = (struct jit_link *)((uint8_t *)jb + links);
+	jb->nlink = 2;
 	memcpy(jb->insns, b->insns, b->n * sizeof(struct insn));
 	jb->n = b->n;
 	jb->la = la;
