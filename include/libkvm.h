@@ -54,6 +54,7 @@ struct libkvm_options {
 	bool no_jit;		/* reference interpreter only */
 	bool jit_check;		/* run each translated block in the interpreter too, stop at a difference */
 	unsigned jit_heat;	/* runs of a block before it is translated; 0: the default */
+	unsigned jit_trace;	/* arrivals at a block before a trace is made there; 0: the default, ~0: never */
 	unsigned jit_cache_mib; /* translated code a vCPU keeps; 0: the default */
 };
 

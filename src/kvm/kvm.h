@@ -24,6 +24,7 @@ struct kvm_options {
 	bool no_jit;		/* interpreter only */
 	bool jit_check;		/* run each translated block in the interpreter too, stop at a difference */
 	unsigned jit_heat;	/* runs before a block is translated; 0: JIT_HEAT */
+	unsigned jit_trace;	/* arrivals before a trace is made; 0: JIT_TRACE_HEAT, ~0u: never */
 	unsigned jit_cache_mib; /* 0: JIT_CACHE_MIB */
 };
 

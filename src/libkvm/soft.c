@@ -20,6 +20,7 @@ int lk_soft_open(const struct libkvm_options *opt, union lk_handle *h, struct li
 		o.no_jit = opt->no_jit;
 		o.jit_check = opt->jit_check;
 		o.jit_heat = opt->jit_heat;
+		o.jit_trace = opt->jit_trace;
 		o.jit_cache_mib = opt->jit_cache_mib;
 	}
 	r = kvm_open(&o, &h->file, &why);

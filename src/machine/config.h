@@ -37,7 +37,7 @@ struct machine_config {
 	struct smp_config smp;
 	enum libkvm_engine engine;
 	bool no_jit, jit_check;
-	unsigned jit_heat, jit_cache_mib; /* 0: the engine's defaults */
+	unsigned jit_heat, jit_trace, jit_cache_mib; /* 0: the engine's defaults */
 	const char *cpu_features[CONFIG_CPU_FEATURES]; /* "+avx", "-avx" */
 	unsigned ncpu_features;
 

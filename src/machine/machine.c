@@ -87,6 +87,7 @@ static int machine_engine(struct machine *m, struct err *e)
 					  .no_jit = m->cfg->no_jit,
 					  .jit_check = m->cfg->jit_check,
 					  .jit_heat = m->cfg->jit_heat,
+					  .jit_trace = m->cfg->jit_trace,
 					  .jit_cache_mib = m->cfg->jit_cache_mib };
 	uint64_t identity = MACHINE_IDENTITY_MAP;
 	struct libkvm_err le = { 0 };

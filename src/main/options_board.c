@@ -197,9 +197,10 @@ static int options_engine(struct options *o, const char *option, const char *nam
 int options_accel(struct options *o, const char *arg, struct err *e)
 {
 	static const char *const known[] = { "accel",   "jit",    "check", "jit-heat",
-					     "tb-size", "thread", NULL };
-	static const char *const soft[] = { "jit", "check", "jit-heat", "tb-size" };
+					     "jit-trace", "tb-size", "thread", NULL };
+	static const char *const soft[] = { "jit", "check", "jit-heat", "jit-trace", "tb-size" };
 	const char *name;
+	unsigned trace = 0;
 	bool jit;
 	struct keyval k;
 	int r;
@@ -222,6 +223,10 @@ int options_accel(struct options *o, const char *arg, struct err *e)
 		r = keyval_bool(&k, "check", &o->cfg.jit_check, e);
 	if (r == 0)
 		r = keyval_uint(&k, "jit-heat", 1, 100000, &o->cfg.jit_heat, e);
+	if (r == 0)
+		r = keyval_uint(&k, "jit-trace", 0, 1000000, &trace, e);
+	if (r == 0 && keyval_get(&k, "jit-trace"))
+		o->cfg.jit_trace = trace ? trace : ~0u;
 	if (r == 0)
 		r = keyval_uint(&k, "tb-size", 2, 1024, &o->cfg.jit_cache_mib, e);
 	for (unsigned n = 0; r == 0 && n < sizeof(soft) / sizeof(soft[0]); n++)

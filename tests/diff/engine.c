@@ -168,7 +168,7 @@ void diff_engine_init(void)
 	static const struct kvm_options opt[DIFF_ENGINES] = {
 		[DIFF_INTERP] = { .no_jit = true },
 		[DIFF_JIT] = { .jit_heat = 1 },
-		[DIFF_MIX] = { .jit_heat = 3 },
+		[DIFF_MIX] = { .jit_heat = 2, .jit_trace = 2 },
 	};
 
 	for (unsigned e = 0; e < DIFF_ENGINES; e++)

@@ -99,6 +99,18 @@ static struct itlb_entry *block_fetch_page(struct vcpu *v, gva_t la)
 	return t;
 }
 
+const uint8_t *block_page_host(struct vcpu *v, gva_t la)
+{
+	struct itlb_entry *t;
+	struct mmu_result r;
+
+	t = &v->itlb[v->cpl == 3][(la >> PAGE_SHIFT) & (ITLB_SIZE - 1)];
+	if (t->tag != ((la & PAGE_MASK) | v->asid) && !mmu_walk(v, la, ACC_EXEC, true, &r))
+		return NULL;
+	t = block_fetch_page(v, la);
+	return t ? t->host : NULL;
+}
+
 /* ---- Decoding ------------------------------------------------------------------------------- */
 
 /* Rows with checks that depend on what may change between runs of a block. */

@@ -26,7 +26,7 @@ struct block {
 	uint16_t bytes;        /* guest bytes covered */
 	uint8_t mode;          /* key: enum decode_mode | real << 2 */
 	uint8_t n;             /* instructions */
-	uint32_t heat;	       /* how often it ran, until it is translated */
+	uint32_t heat;         /* how often it ran, until it is translated */
 	uint8_t alone;         /* one instruction that jit/check.h cannot compare */
 	uint8_t has_page_end;  /* 1: in the scratch slot, never cached */
 	struct insn insns[];
@@ -44,3 +44,8 @@ void block_cache_flush(struct vcpu *v);
  * is not memory (KVM reports an emulation failure).
  */
 struct block *block_lookup(struct vcpu *v);
+/*
+ * Host address of the page that code at la would be fetched from now; NULL: none, or it would
+ * fault. At a boundary.
+ */
+const uint8_t *block_page_host(struct vcpu *v, gva_t la);

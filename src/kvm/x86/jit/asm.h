@@ -178,6 +178,24 @@ static inline void asm_cmp_gs32(struct emit *e, uint32_t disp, uint32_t imm)
 	asm_u32(e, imm);
 }
 
+/* sub dword gs:[disp], imm8; mov byte gs:[disp], imm8. */
+static inline void asm_sub_gs8(struct emit *e, uint32_t disp, unsigned imm)
+{
+	static const uint8_t op[] = { 0x65, 0x83, 0x2c, 0x25 };
+
+	emit_bytes(e, op, sizeof(op));
+	asm_u32(e, disp);
+	asm_u8(e, imm);
+}
+static inline void asm_st_gs8(struct emit *e, uint32_t disp, unsigned imm)
+{
+	static const uint8_t op[] = { 0x65, 0xc6, 0x04, 0x25 };
+
+	emit_bytes(e, op, sizeof(op));
+	asm_u32(e, disp);
+	asm_u8(e, imm);
+}
+
 /* Address at which the next byte will run. */
 static inline uint64_t asm_here(const struct emit *e)
 {

@@ -176,7 +176,7 @@ void jit_tlb_drop_writes(struct vcpu *v, uint64_t gpa_page)
 
 /* ---- Links ---------------------------------------------------------------------------------- */
 
-static void cache_patch32(struct jit *j, uint32_t at, uint32_t x)
+void jit_patch32(struct jit *j, uint32_t at, uint32_t x)
 {
 	__atomic_store_n((uint32_t *)(j->rw + at), x, __ATOMIC_RELAXED);
 }
@@ -186,8 +186,8 @@ void jit_set_link(struct jit *j, struct jit_link *l, struct jit_block *to)
 	if (l->target)
 		return;
 	if (l->stamp)
-		cache_patch32(j, l->stamp, j->v->jit.link[l->ctx]);
-	cache_patch32(j, l->site, (l->mem ? to->entry_mem : to->entry) - (l->site + 4));
+		jit_patch32(j, l->stamp, j->v->jit.link[l->ctx]);
+	jit_patch32(j, l->site, (l->mem ? to->entry_mem : to->entry) - (l->site + 4));
 	l->target = to;
 	l->next = to->in;
 	to->in = l;
@@ -205,7 +205,7 @@ static void cache_unlink(struct jit *j, struct jit_link *l)
 			*p = l->next;
 			break;
 		}
-	cache_patch32(j, l->site, l->stub - (l->site + 4));
+	jit_patch32(j, l->site, l->stub - (l->site + 4));
 	l->target = NULL;
 }
 
@@ -329,6 +329,7 @@ void jit_flush(struct vcpu *v)
 	j->meta_used = 0;
 	j->ndescs = 0;
 	j->pending = NULL;
+	jit_trace_abort(j);
 	cache_clear_ibtc(v);
 	jit_new_context(v);
 	j->stat.flushes++;
@@ -364,14 +365,19 @@ bool jit_cache_page(struct vcpu *v, struct jit_block *jb, unsigned n, struct kvm
 	return true;
 }
 
-/* The block of this address, bytes and context, translated now if b is hot. NULL: not yet. */
-static struct jit_block *cache_get(struct vcpu *v, struct block *b, gva_t la, unsigned ctx)
+/*
+ * The block of this address, bytes and context, translated now if b is hot; a trace if there is one
+ * and plain is not set. NULL: not yet.
+ */
+static struct jit_block *cache_get(struct vcpu *v, struct block *b, gva_t la, unsigned ctx,
+				   bool plain)
 {
 	struct jit *j = v->jitp;
-	struct jit_block **head = &j->hash[cache_hash(la)], *jb;
+	struct jit_block *jb;
 
-	for (jb = *head; jb; jb = jb->hash_next)
-		if (jb->la == la && jb->host == b->host && jb->ctx == ctx && jb->gen == b->gen)
+	for (jb = j->hash[cache_hash(la)]; jb; jb = jb->hash_next)
+		if (jb->la == la && jb->host == b->host && jb->ctx == ctx && jb->gen == b->gen &&
+		    !(plain && jb->trace))
 			return jb;
 	if (++b->heat < j->heat)
 		return NULL;
@@ -384,9 +390,37 @@ static struct jit_block *cache_get(struct vcpu *v, struct block *b, gva_t la, un
 		jit_flush(v);
 		return NULL;
 	}
+	jit_cache_add(j, jb);
+	return jb;
+}
+
+void jit_cache_add(struct jit *j, struct jit_block *jb)
+{
+	struct jit_block **head = &j->hash[cache_hash(jb->la)], *b;
+
+	for (b = jb->trace ? *head : NULL; b; b = b->hash_next)
+		if (b->la == jb->la && b->ctx == jb->ctx) {
+			while (b->in)
+				cache_unlink(j, b->in);
+			cache_ibtc_remove(j->v, b);
+		}
 	jb->hash_next = *head;
 	*head = jb;
-	return jb;
+}
+
+struct jit_block *jit_cache_find(struct jit *j, gva_t la, const uint8_t *host, unsigned ctx,
+				 bool trace)
+{
+	struct jit_block *b = j->hash[cache_hash(la)];
+
+	while (b && !(!b->trace == !trace && b->la == la && b->host == host && b->ctx == ctx))
+		b = b->hash_next;
+	return b;
+}
+
+void jit_cache_drop(struct vcpu *v, struct jit_block *jb)
+{
+	cache_remove(v, jb);
 }
 
 /* ---- Running -------------------------------------------------------------------------------- */
@@ -418,7 +452,8 @@ bool jit_run_known(struct vcpu *v)
 	struct jit_ibtc_entry *x;
 	gva_t la = v->r[REG_RIP];
 
-	if (!cache_usable(v) || v->jitp->pending || v->flush_code || v->jit.interp_once)
+	if (!cache_usable(v) || v->jitp->pending || v->flush_code || v->jit.interp_once ||
+	    v->jit.hot || jit_recording(v->jitp))
 		return false;
 	x = &v->jit.ibtc[cache_ibtc(v, la, cache_ctx(v))];
 	if (x->tag != (la ^ v->jit.token[cache_ctx(v)]) || !x->code)
@@ -432,6 +467,7 @@ bool jit_run(struct vcpu *v, struct block *b)
 	struct jit *j = v->jitp;
 	struct jit_link *l;
 	struct jit_block *jb;
+	bool plain = false;
 	unsigned ctx;
 
 	if (!cache_usable(v) || b->has_page_end || b->alone)
@@ -445,19 +481,27 @@ bool jit_run(struct vcpu *v, struct block *b)
 	/* kernel code in the lower half belongs to one address space, but its context does not */
 	if (ctx != TLB_USER && !(v->r[REG_RIP] >> 63))
 		j->kernel_low = true;
-	jb = cache_get(v, b, v->r[REG_RIP], ctx);
 	l = j->pending;
 	j->pending = NULL;
+	if (l && (l->la != v->r[REG_RIP] || l->ctx != ctx))
+		l = NULL;
+	if (unlikely(v->jit.hot) && jit_trace_hot(v, b, ctx))
+		plain = true;
+	if (unlikely(jit_recording(j)) && jit_trace_record(v, b, ctx))
+		return false; /* the interpreter shows the way */
+	plain |= l && l->plain;
+	jb = cache_get(v, b, v->r[REG_RIP], ctx, plain);
 	if (!jb)
 		return false;
 	if (j->check)
 		return jit_check_run(v, b, jb);
-	if (l && l->la == jb->la && l->ctx == ctx) {
+	if (l) {
 		if (l->target && l->stamp) /* another address space: stamp it anew */
 			cache_unlink(j, l);
 		jit_set_link(j, l, jb);
 	}
-	jit_ibtc_add(v, jb);
+	if (!plain)
+		jit_ibtc_add(v, jb);
 	cache_enter(v, (uintptr_t)j->rx + jb->entry_mem);
 	return true;
 }
@@ -468,7 +512,7 @@ int jit_new(struct vcpu *v)
 {
 	struct jit *j;
 	struct emit e;
-	int fd;
+	int fd = -1;
 
 	if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) || !host_has_feature(FEAT_AVX) ||
 	    !host_has_feature(FEAT_LAHF))
@@ -481,6 +525,13 @@ int jit_new(struct vcpu *v)
 							     : JIT_CACHE_MIB)
 		       << 20;
 	j->heat = v->vm->options.jit_heat ? v->vm->options.jit_heat : JIT_HEAT;
+	j->trace_heat = v->vm->options.jit_trace ? v->vm->options.jit_trace : JIT_TRACE_HEAT;
+	if (j->trace_heat == ~0u)
+		j->trace_heat = 0;
+	else
+		j->rec = jit_trace_rec_new();
+	if (j->trace_heat && !j->rec)
+		goto fail;
 	fd = memfd_create("kvasir-jit", MFD_CLOEXEC);
 	if (fd < 0 || ftruncate(fd, j->code_size))
 		goto fail;
@@ -513,6 +564,7 @@ int jit_new(struct vcpu *v)
 fail:
 	if (fd >= 0)
 		close(fd);
+	free(j->rec);
 	free(j);
 	return -ENOMEM;
 }
@@ -528,6 +580,7 @@ void jit_free(struct vcpu *v)
 	munmap(j->meta, JIT_META_SIZE);
 	munmap(j->descs, JIT_DESCS * sizeof(*j->descs));
 	jit_check_free(v);
+	free(j->rec);
 	free(j);
 	v->jitp = NULL;
 }

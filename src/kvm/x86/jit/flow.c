@@ -83,12 +83,30 @@ static void trans_exit(struct trans *t, gva_t la, struct jit_link *link, unsigne
 	asm_jmp(e, t->j->g_exit);
 }
 
-/* Go to la by a jump that will be patched; rel: link slot. */
-void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
+/* To C with rIP = la; flags are in v->fl. why: JIT_HOT_*. */
+void trans_leave_hot(struct trans *t, gva_t la, unsigned why)
 {
 	struct emit *e = &t->e;
-	unsigned live = trans_flags_at(t, la);
-	bool back = la <= t->rip, far = (la ^ t->b->la) & PAGE_MASK;
+
+	asm_st_gs8(e, JIT_OFF(jit.hot), why);
+	asm_const(e, S0, la);
+	asm_st(e, S0, JIT_OFF_R(REG_RIP));
+	asm_jmp(e, t->j->g_exit);
+}
+
+/*
+ * Go to la by a jump that will be patched. Jumps back arrive where arrivals are counted, with the
+ * flags in memory, as l->mem asks for any jump.
+ */
+void trans_goto_live(struct trans *t, gva_t la, struct jit_link *l, unsigned live)
+{
+	struct emit *e = &t->e;
+	/*
+	 * Requests are looked at where a loop can close: at jumps back, and as a trace may have one
+	 * in it, where it ends. Not before its first instruction: one that stays (an interrupt that
+	 * is masked) must not stop the guest.
+	 */
+	bool back = la <= t->rip || (t->tr && !l->plain), far = !trans_near(t, la);
 	size_t busy = 0, other = 0;
 
 	l->la = la;
@@ -96,7 +114,8 @@ void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
 	l->ctx = (uint8_t)t->ctx;
 	l->target = NULL;
 	l->stamp = 0;
-	if (back || far) {
+	l->mem |= back; /* counted on arrival */
+	if (far || l->mem) {
 		trans_clobber(t, live);
 		if (back) {
 			asm_cmp_gs32(e, JIT_OFF(requests), 0);
@@ -109,7 +128,7 @@ void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
 			other = asm_jump_fwd(e, CC_NE);
 		}
 	}
-	if (live)
+	if (live && !l->mem)
 		trans_need_reg(t);
 	l->site = (uint32_t)(e->run - (uint64_t)(uintptr_t)t->j->rx + emit_size(e) + 1);
 	asm_jump_fwd(e, CC_JMP); /* rel32 0: to the stub, which comes next */
@@ -117,7 +136,7 @@ void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
 	if (busy)
 		asm_fix(e, busy);
 	/* the jump from above comes with flags in memory when they are live; in both it is right */
-	if ((back || far) && live)
+	if ((far || l->mem) && live)
 		t->in_mem = true;
 	trans_exit(t, la, l, live);
 	if (!other)
@@ -128,6 +147,11 @@ void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
 	asm_st(e, S0, JIT_OFF(jit.tmp2));
 	asm_const(e, S0, la);
 	asm_jmp(e, t->j->g_ibtc[t->ctx]);
+}
+
+void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
+{
+	trans_goto_live(t, la, l, trans_flags_at(t, la));
 }
 
 /* A near target that is not canonical faults at the branch: the interpreter's function does it. */

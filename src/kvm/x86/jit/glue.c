@@ -99,13 +99,7 @@ static void glue_vec_out(struct emit *e)
 	asm_cmp_gs8(e, JIT_OFF(jit.vec_live), 0);
 	skip = asm_jump_fwd(e, CC_E);
 	glue_vec(e, true);
-	{
-		static const uint8_t op[] = { 0x65, 0xc6, 0x04, 0x25 }; /* mov byte gs:[], imm8 */
-
-		emit_bytes(e, op, sizeof(op));
-		asm_u32(e, JIT_OFF(jit.vec_live));
-		asm_u8(e, 0);
-	}
+	asm_st_gs8(e, JIT_OFF(jit.vec_live), 0);
 	asm_fix(e, skip);
 }
 

@@ -53,6 +53,7 @@ struct jit_block {
 	uint8_t dead;            /* removed; memory goes with the cache */
 	uint8_t avx;             /* has AVX instructions */
 	uint8_t fpu;             /* has any of x87, MMX, SSE, AVX */
+	uint8_t tries;           /* to make a trace here */
 	struct jit_trace *trace; /* NULL: an ordinary block */
 	uint16_t count;          /* index in env.count */
 	uint16_t nlink;
@@ -86,7 +87,10 @@ struct jit {
 	struct vcpu *v;
 	uint8_t *rw, *rx; /* the code, writable and executable mapping */
 	size_t code_size;
-	unsigned heat; /* runs in the interpreter before a block is translated */
+	unsigned heat;       /* runs in the interpreter before a block is translated */
+	unsigned trace_heat; /* arrivals at a block before a trace is made; 0: never */
+	unsigned next_count;
+	struct jit_rec *rec; /* a trace being recorded: trace.c */
 	size_t used;
 	uint8_t *meta;
 	size_t meta_used;
@@ -112,7 +116,7 @@ struct jit {
 	uint16_t log[JIT_CTXS][JIT_TLB_SIZE / 2];
 	uint16_t nlog[JIT_CTXS]; /* JIT_TLB_SIZE / 2: overflowed */
 	struct jit_stat {
-		uint64_t blocks, insns, flushes, invalidated, links, exits, execs;
+		uint64_t blocks, traces, insns, flushes, invalidated, links, exits, execs;
 	} stat;
 };
 
@@ -151,6 +155,18 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 /* Flags read before they are written from la on, seen a few instructions ahead. */
 unsigned jit_flags_ahead(struct vcpu *v, const uint8_t *code, size_t avail);
 
+/* ---- trace.c: see trace.h ------------------------------------------------------------------- */
+struct jit_rec *jit_trace_rec_new(void);
+bool jit_recording(const struct jit *j);
+void jit_trace_abort(struct jit *j);
+/*
+ * v->jit.hot is set: generated code has left at rIP for that reason. True: a trace there must not
+ * run now.
+ */
+bool jit_trace_hot(struct vcpu *v, const struct block *b, unsigned ctx);
+/* b is about to run while a trace is recorded. False: recording has ended, b is not part of it. */
+bool jit_trace_record(struct vcpu *v, const struct block *b, unsigned ctx);
+
 /* ---- cache.c -------------------------------------------------------------------------------- */
 void jit_ibtc_add(struct vcpu *v, struct jit_block *b);
 /*
@@ -159,4 +175,10 @@ void jit_ibtc_add(struct vcpu *v, struct jit_block *b);
  */
 bool jit_cache_page(struct vcpu *v, struct jit_block *jb, unsigned n, struct kvm_page *page,
 		    uint32_t gen, gva_t la);
+void jit_cache_add(struct jit *j, struct jit_block *jb);
+/* The trace at la, or the block; NULL: none. */
+struct jit_block *jit_cache_find(struct jit *j, gva_t la, const uint8_t *host, unsigned ctx,
+				 bool trace);
+void jit_cache_drop(struct vcpu *v, struct jit_block *jb);
+void jit_patch32(struct jit *j, uint32_t at, uint32_t x);
 void jit_set_link(struct jit *j, struct jit_link *l, struct jit_block *to);

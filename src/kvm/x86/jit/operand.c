@@ -4,7 +4,7 @@
  *
  * References: [SDM2 2]. Threads: the vCPU's own.
  */
-#include "kvm/x86/jit/trans.h"
+#include "kvm/x86/jit/trace.h"
 
 /* ---- Operands ------------------------------------------------------------------------------- */
 
@@ -44,6 +44,22 @@ bool jit_insn_writes(const struct insn *i)
 	case JK_CALL_E: return true;
 	default: return false;
 	}
+}
+
+bool trans_writes_memory(const struct vcpu *v, const struct insn *i)
+{
+	switch (trans_kind(v, i)) {
+	case JK_CALL_E:
+	case JK_PUSH_R:
+	case JK_PUSH_I:
+	case JK_CALLREL: return false;
+	default: return jit_insn_writes(i);
+	}
+}
+
+bool trans_aligned(const struct insn *i)
+{
+	return (insn_info[i->id].attr & A_ALIGN) || i->id == I_CMPXCHG16B;
 }
 
 unsigned trans_imm_bytes(const struct insn_info *info, const struct insn *i)
@@ -161,6 +177,19 @@ unsigned trans_unpack(uint8_t p)
 	return (p & 0xd5u) | (p & 2 ? F_O : 0);
 }
 
+int trans_host(const struct trans *t, unsigned guest)
+{
+	return t->tr ? t->tr->map[guest] : jit_host_reg(guest);
+}
+
+bool trans_near(const struct trans *t, gva_t la)
+{
+	for (unsigned n = 0; t->tr && n < t->tr->rec->npages; n++)
+		if (!((la ^ t->tr->rec->page[n].la) & PAGE_MASK))
+			return true;
+	return !((la ^ t->b->la) & PAGE_MASK);
+}
+
 /* Flags live at a linear address that the block may go to. */
 unsigned trans_flags_at(struct trans *t, gva_t la)
 {
@@ -173,7 +202,7 @@ unsigned trans_flags_at(struct trans *t, gva_t la)
 	 * Bytes of another page may change without this block being told; it is then only the
 	 * flags of code that has been overwritten meanwhile that were guessed dead.
 	 */
-	if ((la ^ t->b->la) & PAGE_MASK)
+	if (!trans_near(t, la))
 		return F_ARITH;
 	return jit_flags_ahead(v, x->host + (la & ~PAGE_MASK), PAGE_SIZE - (la & ~PAGE_MASK));
 }
@@ -247,7 +276,9 @@ void trans_slow_at(struct trans *t, size_t from)
 		t->failed = true;
 		return;
 	}
-	t->slow[t->nslow++] = (struct trans_slow){ .from = from, .desc = t->desc, .n = t->group };
+	t->slow[t->nslow++] = (struct trans_slow){ .from = from,
+						   .desc = t->tr ? t->tr->at : t->desc,
+						   .n = t->group };
 }
 
 /* All slow paths entered since `first` come back here. */
@@ -274,7 +305,7 @@ uint32_t trans_desc(struct trans *t, const struct insn *i, gva_t rip)
 /* Host register of a guest one; one that lives in memory is loaded into scratch when load. */
 unsigned trans_reg(struct trans *t, unsigned guest, unsigned scratch, bool load)
 {
-	int h = jit_host_reg(guest);
+	int h = trans_host(t, guest);
 
 	if (h >= 0)
 		return (unsigned)h;
@@ -285,7 +316,7 @@ unsigned trans_reg(struct trans *t, unsigned guest, unsigned scratch, bool load)
 
 void trans_reg_back(struct trans *t, unsigned guest, unsigned host)
 {
-	if (jit_host_reg(guest) < 0)
+	if (trans_host(t, guest) < 0)
 		asm_st(&t->e, host, JIT_OFF_R(guest));
 }
 
@@ -320,8 +351,8 @@ void trans_ea(struct trans *t, const struct insn *i)
 		asm_lea(e, w, S0, base, index, i->scale, i->disp);
 }
 
-/* S0 = linear address -> host address, or leave to the slow path. Overwrites EFLAGS, S1. */
-void trans_probe(struct trans *t, unsigned size, bool write)
+/* S1 = offset of the entry, S0 = offset in the page; returns where the table is. */
+static uint32_t trans_find(struct trans *t, unsigned size, bool write)
 {
 	struct emit *e = &t->e;
 	uint32_t tlb = (uint32_t)(offsetof(struct vcpu, jit.tlb) +
@@ -333,7 +364,47 @@ void trans_probe(struct trans *t, unsigned size, bool write)
 	asm_gs_base(e, 0x33, true, S0, S1, tlb + (uint32_t)offsetof(struct jit_tlb_entry, key));
 	asm_ri(e, 7, true, S0, (int32_t)(PAGE_SIZE - size));
 	trans_slow_at(t, asm_jump_fwd(e, CC_A));
-	asm_gs_base(e, 0x03, true, S0, S1, tlb + (uint32_t)offsetof(struct jit_tlb_entry, host));
+	return tlb;
+}
+
+/* S0 = linear address -> host address, or leave to the slow path. Overwrites EFLAGS, S1. */
+void trans_probe(struct trans *t, unsigned size, bool write)
+{
+	uint32_t tlb = trans_find(t, size, write);
+
+	asm_gs_base(&t->e, 0x03, true, S0, S1,
+		    tlb + (uint32_t)offsetof(struct jit_tlb_entry, host));
+}
+
+/* to = host minus linear address of the page of S0. */
+void trans_probe_delta(struct trans *t, unsigned size, bool write, unsigned to)
+{
+	uint32_t tlb = trans_find(t, size, write);
+
+	asm_gs_base(&t->e, 0x8b, true, to, S1,
+		    tlb + (uint32_t)offsetof(struct jit_tlb_entry, host));
+	asm_gs_base(&t->e, 0x2b, true, to, S1, tlb + (uint32_t)offsetof(struct jit_tlb_entry, key));
+}
+
+/* Leave to the slow path unless the address in S0 is a multiple of n. */
+void trans_test_aligned(struct trans *t, unsigned n)
+{
+	asm_u8(&t->e, 0x41); /* test r10b, n - 1 */
+	asm_u8(&t->e, 0xf6);
+	asm_u8(&t->e, 0xc0 | (S0 & 7));
+	asm_u8(&t->e, n - 1);
+	trans_slow_at(t, asm_jump_fwd(&t->e, CC_NE));
+}
+
+struct trans_ref trans_operand(struct trans *t, const struct insn *i, unsigned size, bool write,
+			       bool aligned)
+{
+	struct trans_ref at = { .base = S0 };
+
+	if (t->tr && trace_shares(t, &t->tr->step[t->tr->at].acc[0]))
+		return trace_operand(t, i);
+	trans_mem(t, i, size, write, aligned);
+	return at;
 }
 
 /* The memory operand of an instruction as host address in S0. */
@@ -344,12 +415,7 @@ void trans_mem(struct trans *t, const struct insn *i, unsigned size, bool write,
 	if (i->seg == SEG_FS || i->seg == SEG_GS)
 		asm_gs(&t->e, 0x03, true, S0,
 		       (uint32_t)offsetof(struct vcpu, seg_base) + 8u * i->seg);
-	if (aligned) {
-		asm_u8(&t->e, 0x41); /* test r10b, size - 1 */
-		asm_u8(&t->e, 0xf6);
-		asm_u8(&t->e, 0xc0 | (S0 & 7));
-		asm_u8(&t->e, size - 1);
-		trans_slow_at(t, asm_jump_fwd(&t->e, CC_NE));
-	}
+	if (aligned)
+		trans_test_aligned(t, size);
 	trans_probe(t, size, write);
 }

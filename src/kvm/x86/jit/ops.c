@@ -29,6 +29,50 @@ static bool trans_high_byte(const struct insn *i, unsigned n)
 	return (n & 12) == 4 && !(i->flags & IF_REX);
 }
 
+/* Which operands are general registers. */
+struct ops_form {
+	bool has_g, has_v, rm_gpr;
+};
+
+/* False: high-byte registers, which cannot stand beside REX, or too many registers in memory. */
+static bool ops_form(const struct insn *i, struct ops_form *f)
+{
+	const struct insn_info *info = &insn_info[i->id];
+	bool mem = i->flags & IF_MEM, byte_g = false, byte_rm = false;
+	unsigned in_memory = 0;
+
+	*f = (struct ops_form){ 0 };
+	for (unsigned k = 0; k < 5; k++) {
+		unsigned o = info->operand[k];
+
+		switch (trans_class(o)) {
+		case OPC_REG:
+			f->has_g = true;
+			byte_g = o == Gb;
+			break;
+		case OPC_RM:
+			f->rm_gpr = !mem;
+			byte_rm = o == Eb && !mem;
+			break;
+		case OPC_VVVV: f->has_v = true; break;
+		default: break;
+		}
+	}
+	if ((byte_g && trans_high_byte(i, i->reg)) || (byte_rm && trans_high_byte(i, i->rm)))
+		return false;
+	in_memory += f->has_g && jit_host_reg(i->reg) < 0;
+	in_memory += f->has_v && jit_host_reg(i->vvvv) < 0;
+	in_memory += f->rm_gpr && jit_host_reg(i->rm) < 0;
+	return in_memory <= (mem ? 1u : 2u);
+}
+
+bool trans_has_form(const struct insn *i)
+{
+	struct ops_form f;
+
+	return ops_form(i, &f);
+}
+
 /*
  * The guest's own instruction with registers mapped and memory at [S0]. dest_g: ModRM.reg is
  * written. False when it has no such form: high-byte registers beside ones that need REX, too many
@@ -38,32 +82,10 @@ bool trans_generic(struct trans *t, const struct insn *i, bool reads, bool write
 {
 	const struct insn_info *info = &insn_info[i->id];
 	struct emit_op x = { .map = info->map, .opcode = i->opcode, .modrm = true };
-	bool has_g = false, has_v = false, rm_gpr = false, mem = i->flags & IF_MEM;
-	bool byte_g = false, byte_rm = false, aligned = false;
-	unsigned in_memory = 0;
+	bool mem = i->flags & IF_MEM;
+	struct ops_form f;
 
-	for (unsigned k = 0; k < 5; k++) {
-		unsigned o = info->operand[k];
-
-		switch (trans_class(o)) {
-		case OPC_REG:
-			has_g = true;
-			byte_g = o == Gb;
-			break;
-		case OPC_RM:
-			rm_gpr = !mem;
-			byte_rm = o == Eb && !mem;
-			break;
-		case OPC_VVVV: has_v = true; break;
-		default: break;
-		}
-	}
-	if ((byte_g && trans_high_byte(i, i->reg)) || (byte_rm && trans_high_byte(i, i->rm)))
-		return false;
-	in_memory += has_g && jit_host_reg(i->reg) < 0;
-	in_memory += has_v && jit_host_reg(i->vvvv) < 0;
-	in_memory += rm_gpr && jit_host_reg(i->rm) < 0;
-	if (in_memory > (mem ? 1u : 2u))
+	if (!ops_form(i, &f))
 		return false;
 
 	x.pp = info->pp == P66 || info->pp == PF3 || info->pp == PF2 ? info->pp : NP;
@@ -73,20 +95,22 @@ bool trans_generic(struct trans *t, const struct insn *i, bool reads, bool write
 	x.imm_len = (uint8_t)trans_imm_bytes(info, i);
 	x.imm = (uint32_t)i->imm;
 	x.rex = i->flags & IF_REX;
-	aligned = mem && (info->attr & A_ALIGN);
 	if (mem) {
-		if (i->id == I_CMPXCHG16B)
-			aligned = true;
-		trans_mem(t, i, msize, writes, aligned);
+		struct trans_ref at = trans_operand(t, i, msize, writes, trans_aligned(i));
+
 		x.mem = true;
-		x.rm = S0;
+		x.rm = at.base;
+		x.sib = at.sib;
+		x.index = at.index;
+		x.scale = at.scale;
+		x.disp = at.disp;
 	}
 	{
 		unsigned free = mem ? S1 : S0, g = 0, vv = 0, rm = 0;
 
 		/* restoring flags uses S1: before any operand is loaded there */
 		trans_before_op(t, i);
-		if (rm_gpr) {
+		if (f.rm_gpr) {
 			rm = trans_reg(t, i->rm, S1, true);
 			x.rm = (uint8_t)rm;
 			if (rm == S1)
@@ -94,8 +118,8 @@ bool trans_generic(struct trans *t, const struct insn *i, bool reads, bool write
 		} else if (!mem) {
 			x.rm = i->rm; /* vector */
 		}
-		if (has_g) {
-			if (rm_gpr && i->reg == i->rm) {
+		if (f.has_g) {
+			if (f.rm_gpr && i->reg == i->rm) {
 				g = rm;
 			} else {
 				g = trans_reg(t, i->reg, free, true);
@@ -108,10 +132,10 @@ bool trans_generic(struct trans *t, const struct insn *i, bool reads, bool write
 		} else {
 			x.reg = i->reg;
 		}
-		if (has_v) {
-			if (has_g && i->vvvv == i->reg)
+		if (f.has_v) {
+			if (f.has_g && i->vvvv == i->reg)
 				vv = g;
-			else if (rm_gpr && i->vvvv == i->rm)
+			else if (f.rm_gpr && i->vvvv == i->rm)
 				vv = rm;
 			else
 				vv = trans_reg(t, i->vvvv, free, true);
@@ -122,11 +146,11 @@ bool trans_generic(struct trans *t, const struct insn *i, bool reads, bool write
 		if (i->flags & IF_LOCK)
 			asm_u8(&t->e, 0xf0);
 		emit_op(&t->e, &x);
-		if (has_g)
+		if (f.has_g)
 			trans_reg_back(t, i->reg, g);
-		if (has_v)
+		if (f.has_v)
 			trans_reg_back(t, i->vvvv, vv);
-		if (rm_gpr)
+		if (f.rm_gpr)
 			trans_reg_back(t, i->rm, rm);
 	}
 	trans_after_op(t, i);
@@ -155,6 +179,13 @@ void trans_plain(struct trans *t, const struct insn *i)
 	trans_before_op(t, i);
 	emit_op(&t->e, &x);
 	trans_after_op(t, i);
+}
+
+bool trans_zreg_has_form(const struct insn *i)
+{
+	if (i->id == I_MOV_ZbIb)
+		return !trans_high_byte(i, i->rm);
+	return i->id == I_XCHG_ZvrAX || i->osize != 2;
 }
 
 /* A register in the opcode. */
@@ -197,6 +228,21 @@ bool trans_zreg(struct trans *t, const struct insn *i)
 	return true;
 }
 
+void trans_load(struct trans *t, unsigned size, unsigned reg, const struct trans_ref *at)
+{
+	emit_op(&t->e, &(struct emit_op){ .map = M1,
+					  .opcode = 0x8b,
+					  .modrm = true,
+					  .mem = true,
+					  .w = size == 8,
+					  .reg = (uint8_t)reg,
+					  .rm = at->base,
+					  .sib = at->sib,
+					  .index = at->index,
+					  .scale = at->scale,
+					  .disp = at->disp });
+}
+
 bool trans_lea(struct trans *t, const struct insn *i)
 {
 	unsigned d = trans_reg(t, i->reg, S0, i->osize == 2);
@@ -224,8 +270,10 @@ bool trans_div(struct trans *t, const struct insn *i)
 	if (i->osize == 2)
 		return false;
 	if (i->flags & IF_MEM) {
-		trans_mem(t, i, i->osize, false, false);
-		emit_mov_load(e, i->osize, S0, S0, 0);
+		struct trans_ref at = trans_operand(t, i, i->osize, false, false);
+
+		trans_clobber(t, trans_live_before(t, i));
+		trans_load(t, i->osize, S0, &at);
 	} else {
 		trans_clobber(t, trans_live_before(t, i));
 		asm_mov(e, S0, trans_reg(t, i->rm, S0, true));

@@ -21,38 +21,44 @@ bool trans_canonical(gva_t la)
 	return (uint64_t)sext(la, 48) == la;
 }
 
-static void trans_insn(struct trans *t, const struct insn *i)
+bool trans_simple(struct trans *t, const struct insn *i, enum jit_kind kind)
 {
-	enum jit_kind kind = trans_kind(t->v, i);
 	const struct insn_info *info = &insn_info[i->id];
-	bool mem = i->flags & IF_MEM, done = false;
-	unsigned first = t->nslow, msize = mem ? trans_msize(i) : 0;
+	bool mem = i->flags & IF_MEM;
+	unsigned msize = mem ? trans_msize(i) : 0;
 
-	t->desc = trans_desc(t, i, t->rip);
-	if (mem && kind != JK_LEA && kind != JK_NOP && (msize == 0 || i->id == I_BT_EvGv))
-		kind = JK_CALL;
 	switch (kind) {
-	case JK_CALL: break;
-	case JK_NOP: done = true; break;
-	case JK_RMW_E: done = trans_generic(t, i, true, true, msize); break;
+	case JK_NOP: return true;
+	case JK_RMW_E: return trans_generic(t, i, true, true, msize);
 	case JK_RD_E:
-	case JK_RD_GE: done = trans_generic(t, i, true, false, msize); break;
-	case JK_DIV: done = trans_div(t, i); break;
-	case JK_WR_E: done = trans_generic(t, i, false, true, msize); break;
+	case JK_RD_GE: return trans_generic(t, i, true, false, msize);
+	case JK_DIV: return trans_div(t, i);
+	case JK_WR_E: return trans_generic(t, i, false, true, msize);
 	case JK_HOSTG:
 	case JK_VEC:
-		done = trans_generic(t, i, true,
+		return trans_generic(t, i, true,
 				     mem && (trans_class(info->operand[0]) == OPC_RM ||
 					     trans_class(info->operand[0]) == OPC_MEM ||
 					     (info->operand[0] >= Wb && info->operand[0] <= Wx)),
 				     msize);
-		break;
-	case JK_REG:
-		trans_plain(t, i);
-		done = true;
-		break;
-	case JK_ZREG: done = trans_zreg(t, i); break;
-	case JK_LEA: done = trans_lea(t, i); break;
+	case JK_REG: trans_plain(t, i); return true;
+	case JK_ZREG: return trans_zreg(t, i);
+	case JK_LEA: return trans_lea(t, i);
+	default: return false;
+	}
+}
+
+static void trans_insn(struct trans *t, const struct insn *i)
+{
+	enum jit_kind kind = trans_kind(t->v, i);
+	bool mem = i->flags & IF_MEM, done = false;
+	unsigned first = t->nslow;
+
+	t->desc = trans_desc(t, i, t->rip);
+	if (mem && kind != JK_LEA && kind != JK_NOP && (trans_msize(i) == 0 || i->id == I_BT_EvGv))
+		kind = JK_CALL;
+	switch (kind) {
+	case JK_CALL: break;
 	case JK_PUSH_R:
 		if (i->osize == 8) {
 			trans_push(t, i, false, 0);
@@ -106,6 +112,7 @@ static void trans_insn(struct trans *t, const struct insn *i)
 			done = true;
 		}
 		break;
+	default: done = trans_simple(t, i, kind);
 	}
 	if (!done)
 		trans_call(t, i);
@@ -162,7 +169,7 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	const struct insn *last = &b->insns[b->n - 1];
 	struct jit_block *jb;
 	size_t links = meta;
-	size_t vec_from = 0, vec_back = 0;
+	size_t vec_from = 0, vec_back = 0, hot = 0;
 	gva_t rip = la;
 
 	meta = (meta + 2 * sizeof(struct jit_link) + 15) & ~(size_t)15;
@@ -173,6 +180,8 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	memset(jb, 0, meta);
 	jb->link = (struct jit_link *)((uint8_t *)jb + links);
 	jb->nlink = 2;
+	jb->count = (uint16_t)(j->next_count++ % JIT_COUNTS);
+	v->jit.count[jb->count] = j->trace_heat;
 	memcpy(jb->insns, b->insns, b->n * sizeof(struct insn));
 	jb->n = b->n;
 	jb->la = la;
@@ -202,6 +211,10 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 
 	/* entry with flags in memory: bring them, or fall into the other entry */
 	jb->entry_mem = (uint32_t)(j->used + emit_size(&t.e));
+	if (j->trace_heat && !j->check) {
+		asm_sub_gs8(&t.e, JIT_OFF(jit.count) + 4 * jb->count, 1);
+		hot = asm_jump_fwd(&t.e, CC_S);
+	}
 	if (in)
 		trans_load_flags(&t);
 	jb->entry = (uint32_t)(j->used + emit_size(&t.e));
@@ -240,6 +253,10 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 		asm_call(&t.e, j->g_vec);
 		asm_u32(&t.e, trans_desc(&t, &jb->insns[0], la));
 		asm_jmp(&t.e, t.e.run + vec_back);
+	}
+	if (hot) {
+		asm_fix(&t.e, hot);
+		trans_leave_hot(&t, la, JIT_HOT_BLOCK);
 	}
 	if (t.e.full || t.failed)
 		return NULL;

@@ -13,11 +13,13 @@
 /* What an operand letter of the row names. */
 enum opclass { OPC_NONE, OPC_REG, OPC_RM, OPC_VVVV, OPC_VEC, OPC_MEM, OPC_MMX };
 
+enum { TRANS_SLOWS = 400 };
+
 struct trans_slow {
-	size_t from; /* rel32 of the jump that leads here */
-	size_t to;   /* offset to come back to */
-	uint32_t desc;
-	uint8_t n; /* instructions to run there, with successive descriptors */
+	size_t from;   /* rel32 of the jump that leads here */
+	size_t to;     /* offset to come back to */
+	uint32_t desc; /* in a trace: the step */
+	uint8_t n;     /* instructions to run there, with successive descriptors */
 };
 
 struct trans {
@@ -31,18 +33,30 @@ struct trans {
 	bool in_reg, in_mem;
 	uint32_t desc; /* of the instruction under way */
 	uint8_t group; /* how many share its slow paths: 1, or a run of pushes or pops */
-	struct trans_slow slow[3 * BLOCK_MAX_INSNS];
+	struct trans_slow slow[TRANS_SLOWS];
 	unsigned nslow;
 	bool vec;
 	bool failed;
-	bool ended; /* the last instruction has left the block */
+	bool ended;             /* the last instruction has left the block */
+	struct trans_trace *tr; /* NULL: a block is translated */
 };
+
+/* A memory operand as host address: [base + index << scale + disp]. */
+struct trans_ref {
+	uint8_t base, index, scale;
+	bool sib;
+	int32_t disp;
+};
+struct trans_trace; /* trace.h */
 
 /* ---- operand.c ---- */
 enum opclass trans_class(unsigned o);
 unsigned trans_imm_bytes(const struct insn_info *info, const struct insn *i);
 /* The emitter of an instruction in this block, JK_CALL when it has none. */
 enum jit_kind trans_kind(const struct vcpu *v, const struct insn *i);
+/* Does the instruction write its memory operand? */
+bool trans_writes_memory(const struct vcpu *v, const struct insn *i);
+bool trans_aligned(const struct insn *i);
 unsigned trans_flags_read(const struct insn *i);
 unsigned trans_flags_written(const struct insn *i);
 /* Flags in one byte: SF ZF AF PF CF in their places, OF in bit 1. */
@@ -64,6 +78,10 @@ void trans_slow_at(struct trans *t, size_t from);
 /* All slow paths entered since `first` come back here. */
 void trans_slow_back(struct trans *t, unsigned first);
 uint32_t trans_desc(struct trans *t, const struct insn *i, gva_t rip);
+/* Host register that holds a guest one here, or -1: it is in memory. */
+int trans_host(const struct trans *t, unsigned guest);
+/* Is la in a page that this code is made of? */
+bool trans_near(const struct trans *t, gva_t la);
 /* Host register of a guest one; one that lives in memory is loaded into scratch when load. */
 unsigned trans_reg(struct trans *t, unsigned guest, unsigned scratch, bool load);
 void trans_reg_back(struct trans *t, unsigned guest, unsigned host);
@@ -71,6 +89,16 @@ void trans_reg_back(struct trans *t, unsigned guest, unsigned host);
 void trans_ea(struct trans *t, const struct insn *i);
 /* S0 = linear address -> host address, or leave to the slow path. Overwrites EFLAGS, S1. */
 void trans_probe(struct trans *t, unsigned size, bool write);
+/* to = host minus linear address of its page, else the same. */
+void trans_probe_delta(struct trans *t, unsigned size, bool write, unsigned to);
+/* Leave to the slow path unless the address in S0 is a multiple of n. */
+void trans_test_aligned(struct trans *t, unsigned n);
+/*
+ * Where the memory operand of an instruction is. Uses S0; S1 is free. Leaves EFLAGS alone or not:
+ * what is live is saved.
+ */
+struct trans_ref trans_operand(struct trans *t, const struct insn *i, unsigned size, bool write,
+			       bool aligned);
 /* The memory operand of an instruction as host address in S0. */
 void trans_mem(struct trans *t, const struct insn *i, unsigned size, bool write, bool aligned);
 
@@ -83,6 +111,11 @@ void trans_call(struct trans *t, const struct insn *i);
  * operands in memory-resident registers.
  */
 bool trans_generic(struct trans *t, const struct insn *i, bool reads, bool writes, unsigned msize);
+/* Can trans_generic, trans_zreg do it, whatever registers are in memory? */
+bool trans_has_form(const struct insn *i);
+bool trans_zreg_has_form(const struct insn *i);
+/* mov reg, [at]; size 4 or 8. */
+void trans_load(struct trans *t, unsigned size, unsigned reg, const struct trans_ref *at);
 unsigned trans_msize(const struct insn *i);
 /* Registers and immediates without ModRM: accumulator forms, CBW, CMC and the like. */
 void trans_plain(struct trans *t, const struct insn *i);
@@ -99,8 +132,14 @@ bool trans_div(struct trans *t, const struct insn *i);
 void trans_push(struct trans *t, const struct insn *i, bool imm, uint64_t val);
 void trans_pop(struct trans *t, const struct insn *i);
 void trans_leave(struct trans *t, const struct insn *i);
-/* Go to la by a jump that will be patched; rel: link slot. */
+/*
+ * Go to la by a jump that will be patched. l->mem, l->plain are set already. live: flags that are
+ * to be right there.
+ */
+void trans_goto_live(struct trans *t, gva_t la, struct jit_link *l, unsigned live);
+/* The same with the flags that may be read there. */
 void trans_goto(struct trans *t, gva_t la, struct jit_link *l);
+void trans_leave_hot(struct trans *t, gva_t la, unsigned why);
 void trans_indirect(struct trans *t, const struct insn *i, enum jit_kind kind);
 void trans_jcc(struct trans *t, const struct insn *i);
 /*
@@ -111,4 +150,6 @@ void trans_jcc(struct trans *t, const struct insn *i);
 unsigned trans_stack_run(struct trans *t, const struct insn *i, unsigned left, const uint8_t *live);
 
 /* ---- trans.c ---- */
+/* An instruction that is neither a branch nor a stack operation; false: no such form. */
+bool trans_simple(struct trans *t, const struct insn *i, enum jit_kind kind);
 bool trans_canonical(gva_t la);

@@ -1,0 +1,177 @@
+/*
+ * Recording traces, and when they may run. See trace.h.
+ *
+ * References: as there. Threads: the vCPU's own.
+ */
+#include "kvm/x86/jit/trace.h"
+
+#include <stdlib.h>
+
+struct jit_rec *jit_trace_rec_new(void)
+{
+	return calloc(1, sizeof(struct jit_rec));
+}
+
+bool jit_recording(const struct jit *j)
+{
+	return j->rec && j->rec->active;
+}
+
+void jit_trace_abort(struct jit *j)
+{
+	if (j->rec)
+		j->rec->active = false;
+}
+
+/* ---- The path ------------------------------------------------------------------------------- */
+
+/* May control go from step n to la? */
+static bool trace_follows(const struct jit_rec *r, unsigned n, gva_t la)
+{
+	const struct insn *i = &r->insns[n];
+	gva_t next = r->rip[n] + i->len;
+
+	switch (jit_kinds[i->id]) {
+	case JK_JCC: return la == next || la == next + i->imm;
+	case JK_JMP:
+	case JK_CALLREL: return la == next + i->imm;
+	case JK_RET:
+	case JK_JMP_E:
+	case JK_CALL_E: return trans_canonical(la);
+	default: return la == next;
+	}
+}
+
+static bool trace_add_page(struct jit_rec *r, const struct block *b, gva_t la)
+{
+	struct trace_page p = { la & PAGE_MASK, b->host - (la & ~PAGE_MASK), b->page, b->gen };
+
+	for (unsigned n = 0; n < r->npages; n++)
+		if (r->page[n].la == p.la)
+			return r->page[n].host == p.host && r->page[n].gen == p.gen;
+	if (r->npages == JIT_TRACE_PAGES)
+		return false;
+	r->page[r->npages++] = p;
+	return true;
+}
+
+/* A small loop, several times over. */
+static void trace_unroll(struct jit_rec *r)
+{
+	unsigned n = r->n;
+
+	while (n <= TRACE_UNROLL / 2 && r->n + n <= TRACE_UNROLL) {
+		memcpy(&r->insns[r->n], r->insns, n * sizeof(r->insns[0]));
+		memcpy(&r->rip[r->n], r->rip, n * sizeof(r->rip[0]));
+		r->n += n;
+	}
+	r->rip[r->n] = r->head;
+}
+
+/* The path is complete: make the trace. */
+static void trace_finish(struct vcpu *v, bool loop)
+{
+	struct jit *j = v->jitp;
+	struct jit_rec *r = j->rec;
+	struct jit_block *jb;
+
+	r->active = false;
+	if (r->n < 2)
+		return;
+	if (loop)
+		trace_unroll(r);
+	for (unsigned n = 0; n < r->npages; n++)
+		if (atomic_load_explicit(&r->page[n].page->gen, memory_order_acquire) !=
+		    r->page[n].gen)
+			return;
+	jb = trace_translate(v, r);
+	if (!jb)
+		return;
+	for (unsigned n = 0; n < r->npages; n++)
+		if (!jit_cache_page(v, jb, n, r->page[n].page, r->page[n].gen, r->page[n].la)) {
+			jit_flush(v);
+			return;
+		}
+	if (jb->dead) /* a page's list was found to be old */
+		return;
+	jit_cache_add(j, jb);
+	j->stat.traces++;
+}
+
+bool jit_trace_record(struct vcpu *v, const struct block *b, unsigned ctx)
+{
+	struct jit *j = v->jitp;
+	struct jit_rec *r = j->rec;
+	gva_t la = v->r[REG_RIP], rip = la;
+
+	if (r->n == 0 && la != r->head) { /* something came between */
+		r->active = false;
+		return false;
+	}
+	if (ctx != r->ctx || (r->n && !trace_follows(r, r->n - 1, la))) {
+		r->active = false;
+		return false;
+	}
+	if (r->n && la == r->head) {
+		r->rip[r->n] = la;
+		trace_finish(v, true);
+		return false;
+	}
+	if (r->n + b->n > TRACE_MAX || (r->n && jit_cache_find(j, la, b->host, ctx, true)) ||
+	    !trace_add_page(r, b, la)) {
+		r->rip[r->n] = la;
+		trace_finish(v, false);
+		return false;
+	}
+	for (unsigned n = 0; n < b->n; n++) {
+		if (!trace_takes(v, &b->insns[n])) {
+			r->rip[r->n] = rip;
+			trace_finish(v, false);
+			return false;
+		}
+		r->insns[r->n] = b->insns[n];
+		r->rip[r->n++] = rip;
+		rip += b->insns[n].len;
+	}
+	return true;
+}
+
+/* ---- When it may run ------------------------------------------------------------------------ */
+
+static bool trace_still_valid(struct vcpu *v, const struct jit_trace *t)
+{
+	for (unsigned n = 0; n < t->npages; n++)
+		if (block_page_host(v, t->page[n].la) != t->page[n].host)
+			return false;
+	return true;
+}
+
+bool jit_trace_hot(struct vcpu *v, const struct block *b, unsigned ctx)
+{
+	struct jit *j = v->jitp;
+	unsigned why = v->jit.hot;
+	gva_t la = v->r[REG_RIP];
+	struct jit_block *jb;
+
+	v->jit.hot = JIT_HOT_NOT;
+	if (why == JIT_HOT_STALE) {
+		jb = jit_cache_find(j, la, b->host, ctx, true);
+		if (!jb)
+			return false;
+		if (trace_still_valid(v, jb->trace)) {
+			jit_patch32(j, jb->trace->stamp, v->jit.link[ctx]);
+			return false;
+		}
+		jit_cache_drop(v, jb);
+		return true;
+	}
+	jb = jit_cache_find(j, la, b->host, ctx, false);
+	if (jb) { /* ever later, should nothing come of it */
+		jb->tries += jb->tries < 8;
+		v->jit.count[jb->count] = j->trace_heat << (2 * jb->tries);
+	}
+	if (j->rec->active || (ctx != TLB_USER && !(la >> 63)))
+		return false;
+	*j->rec = (struct jit_rec){ .active = true, .head = la, .ctx = ctx };
+	return false;
+}
