@@ -462,6 +462,24 @@ bool jit_run_known(struct vcpu *v)
 	return true;
 }
 
+/* Nothing is chained: arrivals are counted here. */
+static bool cache_check_run(struct vcpu *v, struct block *b, struct jit_block *jb, unsigned ctx)
+{
+	struct jit *j = v->jitp;
+
+	if (!jb->trace && j->trace_heat && !jit_recording(j) && !--v->jit.count[jb->count]) {
+		v->jit.hot = JIT_HOT_BLOCK;
+		jit_trace_hot(v, b, ctx);
+		if (jit_recording(j) && jit_trace_record(v, b, ctx))
+			return false;
+	}
+	if (jit_check_run(v, jb))
+		return true;
+	if (v->jit.hot)
+		jit_trace_hot(v, b, ctx);
+	return false;
+}
+
 bool jit_run(struct vcpu *v, struct block *b)
 {
 	struct jit *j = v->jitp;
@@ -494,7 +512,7 @@ bool jit_run(struct vcpu *v, struct block *b)
 	if (!jb)
 		return false;
 	if (j->check)
-		return jit_check_run(v, b, jb);
+		return cache_check_run(v, b, jb, ctx);
 	if (l) {
 		if (l->target && l->stamp) /* another address space: stamp it anew */
 			cache_unlink(j, l);

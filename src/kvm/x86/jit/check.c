@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "kvm/kvm.h"
 #include "kvm/x86/jit/check_int.h"
-#include "kvm/x86/jit/rows.h"
+#include "kvm/x86/jit/trace.h"
 
 /* ---- Which instructions ---------------------------------------------------------------------- */
 
@@ -190,30 +190,36 @@ void jit_check_stop(struct vcpu *v)
 	siglongjmp(v->unwind, 2);
 }
 
-static void check_interpret(struct vcpu *v, struct block *b)
+/* A trace is followed as far as control goes the same way. */
+static bool check_goes_on(const struct vcpu *v, const struct jit_block *jb, const struct insn *i)
+{
+	return i < v->block_end && (!jb->trace || v->r[REG_RIP] == jb->trace->rip[i - jb->insns]);
+}
+
+static void check_interpret(struct vcpu *v, const struct jit_block *jb)
 {
 	struct jit_check *c = v->jitp->check;
-	const struct insn *i = b->insns;
+	const struct insn *i = jb->insns;
 
-	v->block_end = i + b->n;
+	v->block_end = i + MIN(c->limit, jb->n);
 	do {
 		v->cur = i;
 		v->insn_rip = v->r[REG_RIP];
 		v->r[REG_RIP] += i->len;
 		((exec_fn *)i->exec)(v, i);
 		i++;
-	} while (i < v->block_end);
-	c->interp.done = (unsigned)(i - b->insns);
+		c->interp.done = (unsigned)(i - jb->insns);
+	} while (check_goes_on(v, jb, i));
 }
 
 /* The caller keeps nothing in registers over this. */
-static __attribute__((noinline)) enum check_end check_protected(struct vcpu *v, struct block *b,
-								uint64_t code)
+static __attribute__((noinline)) enum check_end
+check_protected(struct vcpu *v, const struct jit_block *jb, uint64_t code)
 {
 	switch (sigsetjmp(v->unwind, 0)) {
 	case 0:
-		if (b)
-			check_interpret(v, b);
+		if (jb)
+			check_interpret(v, jb);
 		else
 			jit_enter(v, code);
 		return CHECK_RAN;
@@ -222,7 +228,8 @@ static __attribute__((noinline)) enum check_end check_protected(struct vcpu *v, 
 	}
 }
 
-static enum check_end check_phase(struct vcpu *v, unsigned phase, struct block *b, uint64_t code)
+static enum check_end check_phase(struct vcpu *v, unsigned phase, const struct jit_block *jb,
+				  uint64_t code)
 {
 	enum check_end end;
 	sigjmp_buf unwind;
@@ -230,7 +237,7 @@ static enum check_end check_phase(struct vcpu *v, unsigned phase, struct block *
 	memcpy(&unwind, &v->unwind, sizeof(unwind));
 	v->jit.check = (uint8_t)phase;
 	mmu_select_tlb(v);
-	end = check_protected(v, b, code);
+	end = check_protected(v, jb, code);
 	v->jit.check = CHECK_NOT;
 	mmu_select_tlb(v);
 	memcpy(&v->unwind, &unwind, sizeof(unwind));
@@ -272,13 +279,14 @@ static unsigned check_live(const struct jit_block *jb, gva_t la)
 }
 
 /* Both ways once. False: they differ, and everything is as before, c->what says how. */
-static bool check_once(struct vcpu *v, struct block *b, struct jit_block *jb, bool *alone)
+static bool check_once(struct vcpu *v, struct jit_block *jb, bool *alone)
 {
 	struct jit_check *c = v->jitp->check;
 	unsigned old_dead = c->dead_at == c->start.r[REG_RIP] ? c->dead : 0, live = 0, undef = 0;
 
 	c->nw = c->nbytes = c->npage = c->nacc = 0;
-	c->interp.end = check_phase(v, CHECK_RECORD, b, 0);
+	c->interp.done = 0;
+	c->interp.end = check_phase(v, CHECK_RECORD, jb, 0);
 	if (c->interp.end == CHECK_STOPPED) {
 		check_undo(c);
 		check_set(v, &c->start, jb->fpu);
@@ -291,6 +299,7 @@ static bool check_once(struct vcpu *v, struct block *b, struct jit_block *jb, bo
 	check_fill_tlb(v);
 	v->fl ^= check_fl(old_dead);
 	v->jit.tmp2 = 0;
+	v->jit.steps = jb->n;
 	c->trans.end =
 		check_phase(v, CHECK_TRANSLATED, NULL, (uintptr_t)v->jitp->rx + jb->entry_mem);
 	if (v->jit.interp_once) { /* vector instructions that the host must not run now */
@@ -301,10 +310,24 @@ static bool check_once(struct vcpu *v, struct block *b, struct jit_block *jb, bo
 		return true;
 	}
 	check_get(v, &c->trans, jb->fpu);
-	if (c->interp.end == CHECK_RAN && c->interp.done == b->n) {
-		live = check_live(jb, c->interp.r[REG_RIP]);
-		for (unsigned n = 0; n < b->n; n++) {
-			const struct insn_info *info = &insn_info[b->insns[n].id];
+	if (jb->trace && c->trans.end == CHECK_RAN &&
+	    (v->jit.steps < c->interp.done ||
+	     (v->jit.steps == c->interp.done && c->interp.end == CHECK_THREW))) {
+		/* a lookup has missed, and the trace has ended there: no further, then */
+		for (unsigned n = 0; n < c->nw; n++)
+			memcpy(c->got + c->w[n].at, c->w[n].host, c->w[n].len);
+		check_undo(c);
+		check_set(v, &c->start, jb->fpu);
+		*alone = v->jit.steps == 0;
+		c->limit = v->jit.steps;
+		return *alone || check_once(v, jb, alone);
+	}
+	if (c->interp.end == CHECK_RAN && (jb->trace || c->interp.done == jb->n)) {
+		const struct jit_link *l = (struct jit_link *)(uintptr_t)v->jit.tmp2;
+
+		live = jb->trace && l ? l->live : check_live(jb, c->interp.r[REG_RIP]);
+		for (unsigned n = 0; n < c->interp.done; n++) {
+			const struct insn_info *info = &insn_info[jb->insns[n].id];
 
 			undef = (undef & ~info->writes) | (info->undef & F_ARITH);
 			old_dead &= ~info->writes;
@@ -332,7 +355,7 @@ static void check_give_back(struct jit_check *c)
 	c->nodd = 0;
 }
 
-bool jit_check_run(struct vcpu *v, struct block *b, struct jit_block *jb)
+bool jit_check_run(struct vcpu *v, struct jit_block *jb)
 {
 	struct jit_check *c = v->jitp->check;
 	bool alone = false;
@@ -341,16 +364,18 @@ bool jit_check_run(struct vcpu *v, struct block *b, struct jit_block *jb)
 	c->nodd = 0;
 	c->runs++;
 	for (unsigned n = 0; n < CHECK_TRIES; n++) {
-		if (check_once(v, b, jb, &alone)) {
+		c->limit = jb->n;
+		if (check_once(v, jb, &alone)) {
 			check_give_back(c);
 			c->stat.blocks += !alone;
 			c->stat.undone += alone;
-			v->insn_count += alone ? 0 : b->n;
+			c->stat.traces += !alone && jb->trace;
+			v->insn_count += alone ? 0 : c->interp.done;
 			return !alone;
 		}
 		c->stat.retries++;
 	}
-	jit_check_report(v, b, jb);
+	jit_check_report(v, jb);
 	/* what the interpreter says holds, should user space go on */
 	for (unsigned n = 0; n < c->nw; n++)
 		memcpy(c->w[n].host, c->new + c->w[n].at, c->w[n].len);
@@ -387,11 +412,11 @@ void jit_check_free(struct vcpu *v)
 	const struct jit_check *c = v->jitp->check;
 
 	if (c)
-		log_info("translator check: %llu blocks the same, %llu left to the interpreter, "
-			 "%llu "
-			 "comparisons repeated",
-			 (unsigned long long)c->stat.blocks, (unsigned long long)c->stat.undone,
-			 (unsigned long long)c->stat.retries);
+		log_info(
+			"translator check: %llu blocks the same, %llu of them traces, %llu left to "
+			"the interpreter, %llu comparisons repeated",
+			(unsigned long long)c->stat.blocks, (unsigned long long)c->stat.traces,
+			(unsigned long long)c->stat.undone, (unsigned long long)c->stat.retries);
 	free(v->jitp->check);
 	v->jitp->check = NULL;
 }

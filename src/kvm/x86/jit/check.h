@@ -44,10 +44,11 @@ void jit_check_free(struct vcpu *v);
 bool jit_check_pure(const struct insn *i);
 
 /*
- * Run b both ways from the vCPU's state. False: neither has run, the interpreter is to run it. Goes
- * to user space with KVM_EXIT_INTERNAL_ERROR at a difference, and on from the interpreter's result.
+ * Run jb both ways from the vCPU's state. False: neither has run, the interpreter is to run it.
+ * Goes to user space with KVM_EXIT_INTERNAL_ERROR at a difference, and on from the interpreter's
+ * result.
  */
-bool jit_check_run(struct vcpu *v, struct block *b, struct jit_block *jb);
+bool jit_check_run(struct vcpu *v, struct jit_block *jb);
 
 /* ---- Called by the MMU and at exits while v->jit.check ----------------------------------------
  */

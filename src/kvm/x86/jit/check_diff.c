@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "kvm/x86/fpu.h"
 #include "kvm/x86/jit/check_int.h"
+#include "kvm/x86/jit/trace.h"
 
 /* ---- Comparing ------------------------------------------------------------------------------- */
 
@@ -138,19 +139,22 @@ static void check_hex(const uint8_t *p, size_t n, char *s, size_t cap)
 		at += (size_t)snprintf(s + at, cap - at, "%02x", p[k]);
 }
 
-void jit_check_report(struct vcpu *v, const struct block *b, const struct jit_block *jb)
+void jit_check_report(struct vcpu *v, const struct jit_block *jb)
 {
 	const struct jit_check *c = v->jitp->check;
 	gva_t rip = c->start.r[REG_RIP];
 	char s[160], t[96];
 
-	log_err("translator check: block %#llx: %s (%llu blocks compared before)",
-		(unsigned long long)rip, c->what, (unsigned long long)c->stat.blocks);
-	for (unsigned n = 0; n < b->n; n++) {
-		insn_format(&b->insns[n], DECODE_64, rip, s, sizeof(s));
-		check_hex(b->host + (rip - c->start.r[REG_RIP]), b->insns[n].len, t, sizeof(t));
-		log_err("  %16llx  %-30s  %s", (unsigned long long)rip, t, s);
-		rip += b->insns[n].len;
+	log_err("translator check: %s %#llx: %s (%llu blocks compared before)",
+		jb->trace ? "trace" : "block", (unsigned long long)rip, c->what,
+		(unsigned long long)c->stat.blocks);
+	for (unsigned n = 0; n < jb->n; n++) {
+		if (jb->trace)
+			rip = jb->trace->rip[n];
+		insn_format(&jb->insns[n], DECODE_64, rip, s, sizeof(s));
+		log_err("  %16llx  %s%s", (unsigned long long)rip, s,
+			jb->trace && n + 1 == c->interp.done ? "  <- the last to run" : "");
+		rip += jb->insns[n].len;
 	}
 	log_err("  %-8s %16s %16s %16s", "", "before", "interpreter", "translator");
 	for (unsigned n = 0; n < ARRAY_SIZE(check_regs); n++)

@@ -61,11 +61,12 @@ struct jit_check {
 	} odd[CHECK_ODD];
 	unsigned nodd;
 	unsigned runs;
-	unsigned dead; /* F_*: flags that the last exit has called dead */
-	gva_t dead_at; /* and where it led to */
+	unsigned limit; /* instructions of a trace to run */
+	unsigned dead;  /* F_*: flags that the last exit has called dead */
+	gva_t dead_at;  /* and where it led to */
 	char what[160];
 	struct {
-		uint64_t blocks, undone, retries;
+		uint64_t blocks, traces, undone, retries;
 	} stat;
 };
 
@@ -81,4 +82,4 @@ static inline uint16_t check_fl(unsigned flags)
  */
 bool jit_check_same(struct jit_check *c, unsigned flags, bool fpu);
 /* Everything known about a difference, to the log. */
-void jit_check_report(struct vcpu *v, const struct block *b, const struct jit_block *jb);
+void jit_check_report(struct vcpu *v, const struct jit_block *jb);

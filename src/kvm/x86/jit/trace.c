@@ -108,6 +108,11 @@ bool jit_trace_record(struct vcpu *v, const struct block *b, unsigned ctx)
 		r->active = false;
 		return false;
 	}
+	if (r->n == 0 && trace_anywhere(&b->insns[0])) {
+		/* as a return thunk: its next target would be a guess */
+		r->active = false;
+		return false;
+	}
 	if (ctx != r->ctx || (r->n && !trace_follows(r, r->n - 1, la))) {
 		r->active = false;
 		return false;

@@ -100,6 +100,8 @@ struct trans_trace {
 void trace_plan(struct trans *t);
 /* Flags live after each step and at the start. */
 void trace_liveness(struct trans *t);
+/* Could control go anywhere from here? */
+bool trace_anywhere(const struct insn *i);
 /* Can a trace contain this instruction? */
 bool trace_takes(const struct vcpu *v, const struct insn *i);
 

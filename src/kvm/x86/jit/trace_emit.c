@@ -419,9 +419,14 @@ static void trace_steps(struct trans *t, unsigned n)
 	}
 }
 
+/* What a lookup of this step has kept; after a branch more is live, for where it goes else. */
 static unsigned trace_live_at(const struct trans_trace *tr, unsigned step)
 {
-	return step ? trans_unpack(tr->step[step - 1].live) : tr->in;
+	const struct insn *i = &tr->rec->insns[step];
+
+	if (trace_anywhere(i))
+		return F_ARITH;
+	return (trans_unpack(tr->step[step].live) & ~trans_flags_written(i)) | trans_flags_read(i);
 }
 
 static void trace_exits(struct trace_emit *x)
@@ -515,6 +520,7 @@ static void trace_body(struct trace_emit *x)
 		trace_leave_busy(t, turn);
 	if (stale) {
 		asm_fix(&t->e, stale);
+		trace_steps(t, 0);
 		trans_leave_hot(t, b->la, JIT_HOT_STALE);
 	}
 	if (t->vec) {

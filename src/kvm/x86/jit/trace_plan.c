@@ -10,6 +10,12 @@
 
 /* ---- Which instructions ---------------------------------------------------------------------- */
 
+bool trace_anywhere(const struct insn *i)
+{
+	return jit_kinds[i->id] == JK_RET || jit_kinds[i->id] == JK_JMP_E ||
+	       jit_kinds[i->id] == JK_CALL_E;
+}
+
 bool trace_takes(const struct vcpu *v, const struct insn *i)
 {
 	enum jit_kind kind = trans_kind(v, i);
