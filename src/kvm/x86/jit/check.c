@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "kvm/kvm.h"
+#include "kvm/x86/fpu.h"
 #include "kvm/x86/jit/check_int.h"
 #include "kvm/x86/jit/trace.h"
 
@@ -98,8 +99,12 @@ static void check_get(const struct vcpu *v, struct check_state *s, bool fpu)
 	s->exc_has_error = v->ev.exc_has_error;
 	s->exc_vec = v->ev.exc_vec;
 	s->exc_error = v->ev.exc_error;
-	if (fpu)
+	if (fpu) {
 		memcpy(s->xsave, v->xsave, sizeof(s->xsave));
+		/* a thunk's FXSAVE leaves the host's there, which no guest sees */
+		memset(s->xsave + FX_MXCSR_MASK, 0xff, 2);
+		memset(s->xsave + FX_MXCSR_MASK + 2, 0, 2);
+	}
 }
 
 static void check_set(struct vcpu *v, const struct check_state *s, bool fpu)

@@ -289,10 +289,13 @@ static bool glue_vec_allowed(struct vcpu *v, bool avx)
 /* One instruction in the middle of a block. Nonzero: leave, rIP is set. */
 uint64_t jit_call_exec(struct vcpu *v, uint32_t desc)
 {
-	bool leave = glue_exec(v, desc);
-
+	if (glue_exec(v, desc))
+		return 1;
 	/* LDMXCSR may have unmasked exceptions, which the host must not raise */
-	return leave || (v->jit.vec_was && !glue_vec_allowed(v, v->jit.vec_was == VEC_AVX));
+	if (!v->jit.vec_was || glue_vec_allowed(v, v->jit.vec_was == VEC_AVX))
+		return 0;
+	v->jit.interp_once = 1; /* for lockstep: the block ends early */
+	return 1;
 }
 
 /* The last instruction of a block: always leaves. */
