@@ -249,6 +249,11 @@ void emit_fxrstor64(struct emit *e, unsigned base, int32_t disp)
 	emit_group15(e, 1, true, base, disp);
 }
 
+void emit_xsave64(struct emit *e, unsigned base, int32_t disp)
+{
+	emit_group15(e, 4, true, base, disp);
+}
+
 void emit_ldmxcsr(struct emit *e, unsigned base, int32_t disp)
 {
 	emit_group15(e, 2, false, base, disp);

@@ -82,5 +82,6 @@ void emit_ldmxcsr(struct emit *e, unsigned base, int32_t disp);
 void emit_stmxcsr(struct emit *e, unsigned base, int32_t disp);
 void emit_fxsave64(struct emit *e, unsigned base, int32_t disp);
 void emit_fxrstor64(struct emit *e, unsigned base, int32_t disp);
+void emit_xsave64(struct emit *e, unsigned base, int32_t disp); /* components in edx:eax */
 void emit_fninit(struct emit *e);
 void emit_ret(struct emit *e);

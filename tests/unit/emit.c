@@ -44,6 +44,7 @@ static void test_bytes(void **state)
 	EXPECT(emit_vextractf128(&e, REG_RDI, 0, 9), "\xc4\x63\x7d\x19\x0f\x01");
 	EXPECT(emit_ldmxcsr(&e, REG_RSP, -8), "\x0f\xae\x54\x24\xf8");
 	EXPECT(emit_fxsave64(&e, REG_RDI, 0), "\x48\x0f\xae\x07");
+	EXPECT(emit_xsave64(&e, REG_R11, 8), "\x49\x0f\xae\x63\x08");
 }
 
 /* Every base register and displacement size. */

@@ -573,6 +573,7 @@ int jit_new(struct vcpu *v)
 	v->jitp = j;
 	v->jit.self = v;
 	v->jit.host_mxcsr = 0x1f80;
+	v->jit.host_fcw = 0x37f;
 	for (unsigned c = 0; c < JIT_CTXS; c++) {
 		j->nlog[c] = JIT_TLB_SIZE; /* overflowed: the flush clears all */
 	}

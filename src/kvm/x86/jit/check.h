@@ -18,8 +18,8 @@
  * set accessed bits: a difference counts when it comes back CHECK_TRIES times in a row.
  *
  * Not modelled: several vCPUs (one could act on memory that is about to be undone); jumps that
- * chain blocks, the inline branch cache, vector registers that stay in the host's over block
- * borders. References:   jit.h. Threads: the vCPU's own.
+ * chain blocks, the inline branch cache, vector and x87 registers that stay in the host's over
+ * block borders. References:   jit.h. Threads: the vCPU's own.
  */
 #pragma once
 #include <stdbool.h>

@@ -43,9 +43,11 @@ struct jit_env {
 	uint64_t token[JIT_CTXS];
 	uint32_t link[JIT_CTXS];
 	uint32_t host_mxcsr;
+	uint16_t host_fcw;
 	uint32_t vec_was;           /* vec_live before the C function under way was called */
 	uint8_t vec_live;           /* VEC_*: guest vector registers and MXCSR are in the host's */
 	uint8_t vec_level;          /* what CR4 and XCR0 allow */
+	uint8_t x87_live;           /* guest x87 and MMX registers are in the host's */
 	uint8_t leave;              /* the helper wants generated code to end */
 	uint8_t interp_once;        /* run the next block by the interpreter */
 	uint8_t hot;                /* JIT_HOT_*: why generated code has left */

@@ -91,11 +91,15 @@ static void glue_leave(struct emit *e)
 		glue_pop(e, pops[n]);
 	emit_ret(e);
 }
-/* If vector registers are live: store them and say that they are not. */
+/*
+ * If x87 or vector registers are live: store them and say that they are not. Uses rax, rcx, rdx,
+ * rsi, rdi.
+ */
 static void glue_vec_out(struct emit *e)
 {
 	size_t skip;
 
+	jit_x87_out(e);
 	asm_cmp_gs8(e, JIT_OFF(jit.vec_live), 0);
 	skip = asm_jump_fwd(e, CC_E);
 	glue_vec(e, true);
@@ -105,9 +109,9 @@ static void glue_vec_out(struct emit *e)
 
 /*
  * A call with a descriptor. After it: rax != 0 leaves. reload_vec: vectors that were live before
- * are loaded again, else they are always loaded (C has allowed it).
+ * are loaded again, else they are always loaded (C has allowed it). x87: load x87 state as well.
  */
-static uint64_t glue_make_call(struct emit *e, uintptr_t fn, bool vec_entry)
+static uint64_t glue_make_call(struct emit *e, uintptr_t fn, bool vec_entry, bool x87)
 {
 	uint64_t at = asm_here(e);
 	size_t leave, skip;
@@ -123,6 +127,8 @@ static uint64_t glue_make_call(struct emit *e, uintptr_t fn, bool vec_entry)
 	glue_call_c(e, fn);
 	asm_rr(e, 0x85, true, H_RAX, H_RAX);
 	leave = asm_jump_fwd(e, CC_NE);
+	if (x87)
+		jit_x87_in(e);
 	if (!vec_entry) {
 		asm_rr(e, 0x85, false, H_R12, H_R12);
 		skip = asm_jump_fwd(e, CC_E);
@@ -196,11 +202,15 @@ void jit_glue(struct jit *j, struct emit *e)
 	}
 
 	emit_align(e, 16);
-	j->g_exec = glue_make_call(e, (uintptr_t)jit_call_exec, false);
+	j->g_exec = glue_make_call(e, (uintptr_t)jit_call_exec, false, false);
 	emit_align(e, 16);
-	j->g_exec_end = glue_make_call(e, (uintptr_t)jit_call_exec_end, false);
+	j->g_exec_end = glue_make_call(e, (uintptr_t)jit_call_exec_end, false, false);
 	emit_align(e, 16);
-	j->g_vec = glue_make_call(e, (uintptr_t)jit_call_vec, true);
+	j->g_vec = glue_make_call(e, (uintptr_t)jit_call_vec, true, false);
+	emit_align(e, 16);
+	j->g_exec_x87 = glue_make_call(e, (uintptr_t)jit_call_exec_x87, false, true);
+	emit_align(e, 16);
+	j->g_x87 = jit_x87_enter(e, glue_make_call(e, (uintptr_t)jit_call_x87, false, true));
 }
 
 void jit_enter(struct vcpu *v, uint64_t code)

@@ -6,7 +6,7 @@
  *   the guest's of the same name, but for guest rSP (host r9) and guest r9, r10, r11, which stay in
  *   struct vcpu; host r10 and r11 are scratch, host rsp is the vCPU's own stack, and gs points to
  *   struct vcpu. EFLAGS hold the guest's; vector registers too once a block has needed them
- *   (v->jit.vec_live).
+ *   (v->jit.vec_live), and so do x87 and MMX registers (v->jit.x87_live; see fpu.c).
  *   A memory access looks its page up in v->jit.tlb, a small direct-mapped table for each way of
  *   accessing (user, kernel, kernel with AC), and uses the host address it gives. On a miss the
  *   instruction is run by the interpreter's function, which faults, does MMIO, or fills the TLB; so

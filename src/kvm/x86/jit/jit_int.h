@@ -101,8 +101,9 @@ struct jit {
 	size_t glue_end; /* code below it is the glue */
 	/* glue, as addresses in rx */
 	uint64_t g_enter, g_exit, g_exec, g_exec_end, g_vec, g_link, g_ibtc_miss;
-	uint64_t g_ibtc[JIT_CTXS]; /* S0: linear address; go there by ibtc, or leave */
-	uint32_t serial;           /* last context number given */
+	uint64_t g_exec_x87, g_x87; /* g_exec in blocks with x87; entry of such a block */
+	uint64_t g_ibtc[JIT_CTXS];  /* S0: linear address; go there by ibtc, or leave */
+	uint32_t serial;            /* last context number given */
 	uint32_t asid_serial[4096];
 	uint64_t code_vpages[64]; /* bloom: linear pages that code was translated from */
 	bool kernel_low;          /* kernel code in the lower half has run in this address space */
@@ -148,6 +149,18 @@ void jit_tlb_fill(struct vcpu *v, gva_t la, bool write);
 
 /* Does the memory operand of a translated instruction need the write entry? */
 bool jit_insn_writes(const struct insn *i);
+
+/* ---- fpu.c ---------------------------------------------------------------------------------- */
+/* Code that brings x87 state into the host, or stores it; guest registers are in struct vcpu. */
+void jit_x87_in(struct emit *e);
+void jit_x87_out(struct emit *e);
+/* Code for the entry of blocks with x87; slow: where to go when they must not run. */
+uint64_t jit_x87_enter(struct emit *e, uint64_t slow);
+/* Called from generated code. */
+uint64_t jit_call_exec_x87(struct vcpu *v, uint32_t desc);
+uint64_t jit_call_x87(struct vcpu *v, uint32_t desc);
+/* Is the memory operand of an x87 or MMX instruction written? */
+bool jit_x87_writes(const struct insn *i);
 
 /* ---- trans.c -------------------------------------------------------------------------------- */
 /* Translate the interpreter's block at la; NULL when it cannot be (cache full: flushed). */

@@ -29,6 +29,8 @@ bool jit_insn_writes(const struct insn *i)
 {
 	const struct insn_info *info = &insn_info[i->id];
 
+	if (info->attr & (A_MMX | A_X87))
+		return jit_x87_writes(i);
 	if (info->how == HOST) {
 		unsigned o = info->operand[0];
 
@@ -96,7 +98,7 @@ enum jit_kind trans_kind(const struct vcpu *v, const struct insn *i)
 	if (info->how == CALL)
 		return jit_kinds[i->id];
 	if (info->attr & (A_MMX | A_X87))
-		return JK_CALL;
+		return JK_X87;
 	for (unsigned k = 0; k < 5; k++)
 		switch (info->operand[k] == Ib2 ? OPC_MMX : trans_class(info->operand[k])) {
 		case OPC_MMX: return JK_CALL;
@@ -278,7 +280,8 @@ void trans_slow_at(struct trans *t, size_t from)
 	}
 	t->slow[t->nslow++] = (struct trans_slow){ .from = from,
 						   .desc = t->tr ? t->tr->at : t->desc,
-						   .n = t->group };
+						   .n = t->group,
+						   .x87 = t->x87_last };
 }
 
 /* All slow paths entered since `first` come back here. */

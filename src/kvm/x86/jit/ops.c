@@ -12,13 +12,14 @@ void trans_call(struct trans *t, const struct insn *i)
 {
 	const struct insn_info *info = &insn_info[i->id];
 
+	trans_x87_settle(t);
 	trans_clobber(t, F_ARITH);
 	if (info->attr & (A_BRANCH | A_END)) {
 		asm_call(&t->e, t->j->g_exec_end);
 		asm_u32(&t->e, t->desc);
 		t->ended = true;
 	} else {
-		asm_call(&t->e, t->j->g_exec);
+		asm_call(&t->e, t->x87 ? t->j->g_exec_x87 : t->j->g_exec);
 		asm_u32(&t->e, t->desc);
 		t->in_reg = t->in_mem = true;
 	}

@@ -125,4 +125,9 @@ const uint8_t jit_kinds[I_COUNT] = {
 	ROW(CALL_Ev, JK_CALL_E),
 	ROW(RET, JK_RET),
 	ROW(RET_Iw, JK_RET),
+	ROW(FWAIT, JK_X87),
+	ROW(FNCLEX, JK_X87),
+	ROW(FNSTCW_Mw, JK_X87),
+	ROW(FNSTSW_Mw, JK_X87),
+	ROW(FNSTSW_AX, JK_X87),
 };

@@ -9,7 +9,7 @@
  *   Slow paths come after the block's code: they call the interpreter's function and come back
  *   behind the instruction, with EFLAGS loaded from v->fl, which is right in every state.
  *
- * Modelled: 64-bit mode, rows of rows.c and HOST rows but MMX and x87. The rest calls out.
+ * Modelled: 64-bit mode, rows of rows.c and HOST rows. The rest calls out.
  * References: [SDM2] encodings. Threads: the vCPU's own.
  */
 #include "kvm/x86/jit/trans.h"
@@ -41,6 +41,7 @@ bool trans_simple(struct trans *t, const struct insn *i, enum jit_kind kind)
 					     trans_class(info->operand[0]) == OPC_MEM ||
 					     (info->operand[0] >= Wb && info->operand[0] <= Wx)),
 				     msize);
+	case JK_X87: return trans_x87(t, i);
 	case JK_REG: trans_plain(t, i); return true;
 	case JK_ZREG: return trans_zreg(t, i);
 	case JK_LEA: return trans_lea(t, i);
@@ -54,6 +55,8 @@ static void trans_insn(struct trans *t, const struct insn *i)
 	bool mem = i->flags & IF_MEM, done = false;
 	unsigned first = t->nslow;
 
+	if (insn_info[i->id].attr & (A_BRANCH | A_END))
+		trans_x87_settle(t);
 	t->desc = trans_desc(t, i, t->rip);
 	if (mem && kind != JK_LEA && kind != JK_NOP && (trans_msize(i) == 0 || i->id == I_BT_EvGv))
 		kind = JK_CALL;
@@ -147,11 +150,15 @@ static void trans_slow_paths(struct trans *t)
 		bool branch = false;
 
 		asm_fix(&t->e, s->from);
+		if (s->x87)
+			trans_x87_pointers(t, s->x87);
 		for (unsigned k = 0; k < s->n; k++) {
 			const struct insn *i = t->j->descs[s->desc + k].insn;
 
 			branch = insn_info[i->id].attr & (A_BRANCH | A_END);
-			asm_call(&t->e, branch ? t->j->g_exec_end : t->j->g_exec);
+			asm_call(&t->e, branch   ? t->j->g_exec_end
+					: t->x87 ? t->j->g_exec_x87
+						 : t->j->g_exec);
 			asm_u32(&t->e, s->desc + k);
 		}
 		if (!branch)
@@ -169,12 +176,12 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	const struct insn *last = &b->insns[b->n - 1];
 	struct jit_block *jb;
 	size_t links = meta;
-	size_t vec_from = 0, vec_back = 0, hot = 0;
+	size_t vec_from = 0, vec_back = 0, x87_from = 0, x87_back = 0, hot = 0;
 	gva_t rip = la;
 
 	meta = (meta + 2 * sizeof(struct jit_link) + 15) & ~(size_t)15;
 	if (j->used + (64u << 10) > j->code_size || j->meta_used + meta > JIT_META_SIZE ||
-	    j->ndescs + BLOCK_MAX_INSNS + 1 > JIT_DESCS)
+	    j->ndescs + BLOCK_MAX_INSNS + 2 > JIT_DESCS)
 		return NULL;
 	jb = (struct jit_block *)(j->meta + j->meta_used);
 	memset(jb, 0, meta);
@@ -203,11 +210,15 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	in = trans_liveness(&t, b, live, out);
 	for (unsigned n = 0; n < b->n; n++)
 		jb->fpu |= !!(insn_info[b->insns[n].id].attr & (A_X87 | A_MMX | A_SSE | A_AVX));
-	for (unsigned n = 0; n < b->n; n++)
-		if (trans_kind(v, &b->insns[n]) == JK_VEC) {
+	for (unsigned n = 0; n < b->n; n++) {
+		enum jit_kind kind = trans_kind(v, &b->insns[n]);
+
+		t.x87 |= kind == JK_X87;
+		if (kind == JK_VEC || (kind == JK_X87 && trans_x87_vec(&b->insns[n]))) {
 			t.vec = true;
 			jb->avx |= !!(insn_info[b->insns[n].id].attr & A_AVX);
 		}
+	}
 
 	/* entry with flags in memory: bring them, or fall into the other entry */
 	jb->entry_mem = (uint32_t)(j->used + emit_size(&t.e));
@@ -227,6 +238,12 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 		vec_from = asm_jump_fwd(&t.e, CC_B);
 		vec_back = emit_size(&t.e);
 	}
+	if (t.x87) { /* after vectors: their entry stores x87 state */
+		trans_clobber(&t, in);
+		asm_cmp_gs8(&t.e, JIT_OFF(jit.x87_live), 0);
+		x87_from = asm_jump_fwd(&t.e, CC_E);
+		x87_back = emit_size(&t.e);
+	}
 	t.group = 1;
 	for (unsigned n = 0; n < b->n && !t.ended;) {
 		struct insn *i = &jb->insns[n];
@@ -244,6 +261,7 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 		rip = t.next;
 	}
 	if (!t.ended) {
+		trans_x87_settle(&t);
 		t.rip = rip - 1;
 		trans_goto(&t, rip, &jb->link[0]);
 	}
@@ -253,6 +271,12 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 		asm_call(&t.e, j->g_vec);
 		asm_u32(&t.e, trans_desc(&t, &jb->insns[0], la));
 		asm_jmp(&t.e, t.e.run + vec_back);
+	}
+	if (t.x87) {
+		asm_fix(&t.e, x87_from);
+		asm_call(&t.e, j->g_x87);
+		asm_u32(&t.e, trans_desc(&t, &jb->insns[0], la));
+		asm_jmp(&t.e, t.e.run + x87_back);
 	}
 	if (hot) {
 		asm_fix(&t.e, hot);

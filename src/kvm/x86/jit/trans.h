@@ -20,6 +20,7 @@ struct trans_slow {
 	size_t to;     /* offset to come back to */
 	uint32_t desc; /* in a trace: the step */
 	uint8_t n;     /* instructions to run there, with successive descriptors */
+	uint32_t x87;  /* trans.x87_last there */
 };
 
 struct trans {
@@ -35,7 +36,9 @@ struct trans {
 	uint8_t group; /* how many share its slow paths: 1, or a run of pushes or pops */
 	struct trans_slow slow[TRANS_SLOWS];
 	unsigned nslow;
-	bool vec;
+	bool vec, x87; /* the block has emitted instructions of these units */
+	/* 1 + descriptor of the x87 instruction whose pointers are not stored yet; see fpu.c */
+	uint32_t x87_last;
 	bool failed;
 	bool ended;             /* the last instruction has left the block */
 	struct trans_trace *tr; /* NULL: a block is translated */
@@ -127,6 +130,15 @@ bool trans_lea(struct trans *t, const struct insn *i);
  * neither 0 nor -1, so that it fits as well. Everything else, #DE with it, is the interpreter's.
  */
 bool trans_div(struct trans *t, const struct insn *i);
+
+/* ---- fpu.c ---- */
+/* Does an x87 or MMX instruction with an emitter use vector registers too? */
+bool trans_x87_vec(const struct insn *i);
+bool trans_x87(struct trans *t, const struct insn *i);
+/* Store the instruction pointers of an x87 instruction. Uses S1; flags stay. */
+void trans_x87_pointers(struct trans *t, uint32_t last);
+/* The same for the last one, before the block can be left or C looks at them. */
+void trans_x87_settle(struct trans *t);
 
 /* ---- flow.c ---- */
 void trans_push(struct trans *t, const struct insn *i, bool imm, uint64_t val);
