@@ -287,6 +287,34 @@ void seq_mxcsr(struct seq *s)
 	seq_put(s, at, 4);
 }
 
+void seq_x87(struct seq *s)
+{
+	uint64_t at = DIFF_DATA + 512 + 4 * gen_below(s->g, 64);
+	uint16_t cw = (uint16_t)(0x7f | gen_below(s->g, 16) << 8);
+
+	if (!seq_room(s, 20))
+		return;
+	switch (gen_below(s->g, 8)) {
+	case 0: seq_put(s, 0xe3db, 2); break; /* fninit */
+	case 1: seq_put(s, 0x770f, 2); break; /* emms */
+	case 2: seq_put(s, 0xe2db, 2); break; /* fnclex */
+	case 3: seq_put(s, 0xe0df, 2); break; /* fnstsw ax */
+	case 4:                               /* fnstcw [at] */
+		seq_put(s, 0x253cd9, 3);
+		seq_put(s, at, 4);
+		break;
+	default: /* mov word [at], cw; fldcw [at] */
+		if (gen_percent(s->g, 8))
+			cw &= (uint16_t)~gen_below(s->g, 64);
+		seq_put(s, 0x2504c766, 4);
+		seq_put(s, at, 4);
+		seq_put(s, cw, 2);
+		seq_put(s, 0x252cd9, 3);
+		seq_put(s, at, 4);
+		break;
+	}
+}
+
 /* A pointer or an index gets a good value again. */
 void seq_refresh(struct seq *s)
 {

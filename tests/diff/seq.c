@@ -336,9 +336,14 @@ static void seq_random(struct seq *s)
 		: k < 960 ? SEQ_CALL
 		: k < 995 ? SEQ_FPU
 			  : SEQ_FAULT;
+	if (s->fpu && k < 600)
+		class = SEQ_FPU;
 	if (s->no_vec && (class == SEQ_VEC || class == SEQ_FPU))
 		class = SEQ_INT;
 	id = seq_rows.row[class][gen_below(s->g, seq_rows.n[class])];
+	/* from random memory it unmasks something, and #MF soon ends the program: see seq_x87 */
+	if (id == I_FLDCW_Mw && s->fpu && gen_percent(s->g, 80))
+		return;
 	if (!strncmp(insn_info[id].name, "DIV", 3) || !strncmp(insn_info[id].name, "IDIV", 4))
 		if (gen_percent(s->g, 80))
 			return;
@@ -394,6 +399,8 @@ void seq_items(struct seq *s, unsigned n)
 			seq_mxcsr(s);
 		else if (k < 25)
 			seq_refresh(s);
+		else if (k < 30 && s->fpu)
+			seq_x87(s);
 		else
 			seq_random(s);
 	}
@@ -453,6 +460,7 @@ void diff_seq_generate(struct diff_rng *g, unsigned n, bool smc, struct diff_cas
 	s.ip = c->in.rip;
 	s.no_vec = gen_percent(g, 30);
 	s.no_ac = !s.no_vec || gen_percent(g, 70);
+	s.fpu = !s.no_vec && gen_percent(g, 40);
 	c->in.flags = 0x202 | (diff_rand(g) & 0x8d5) | (gen_percent(g, 10) ? 0x400 : 0);
 	gen_xsave(g, c->in.xsave);
 	seq_registers(&s, c);

@@ -19,7 +19,7 @@ struct seq {
 	unsigned n; /* bytes */
 	uint64_t ip;
 	uint16_t pointers, indexes, counters; /* masks of registers */
-	bool smc, no_vec, no_ac;
+	bool smc, no_vec, no_ac, fpu;         /* fpu: mostly x87 and MMX */
 	unsigned depth, in_call;
 	struct seq_victim victim[SEQ_VICTIMS];
 	unsigned nvictims;
@@ -52,6 +52,7 @@ void seq_frame(struct seq *s);                 /* A stack frame with LEAVE */
 void seq_flags(struct seq *s);                 /* PUSHF or POPF */
 void seq_string(struct seq *s);                /* A string instruction, with a small count */
 void seq_mxcsr(struct seq *s);                 /* LDMXCSR */
+void seq_x87(struct seq *s);                   /* x87 control: FLDCW, FNINIT, EMMS, ... */
 void seq_refresh(struct seq *s);               /* A pointer or an index gets a good value again */
 void seq_target(struct seq *s);                /* An instruction to be changed */
 void seq_store(struct seq *s);                 /* Room for a store into code */
