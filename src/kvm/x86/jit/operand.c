@@ -278,10 +278,9 @@ void trans_slow_at(struct trans *t, size_t from)
 		t->failed = true;
 		return;
 	}
-	t->slow[t->nslow++] = (struct trans_slow){ .from = from,
-						   .desc = t->tr ? t->tr->at : t->desc,
-						   .n = t->group,
-						   .x87 = t->x87_last };
+	t->slow[t->nslow++] = (struct trans_slow){
+		.from = from, .desc = t->tr ? t->tr->at : t->desc, .n = t->group, .x87 = t->x87_last
+	};
 }
 
 /* All slow paths entered since `first` come back here. */

@@ -68,14 +68,15 @@ static void trace_unroll(struct jit_rec *r)
 	r->rip[r->n] = r->head;
 }
 
-/* The path is complete: make the trace. */
-static void trace_finish(struct vcpu *v, bool loop)
+/* The path is complete, and goes on at next: make the trace. */
+static void trace_finish(struct vcpu *v, gva_t next, bool loop)
 {
 	struct jit *j = v->jitp;
 	struct jit_rec *r = j->rec;
 	struct jit_block *jb;
 
 	r->active = false;
+	r->rip[r->n] = next;
 	if (r->n < 2)
 		return;
 	if (loop)
@@ -117,21 +118,23 @@ bool jit_trace_record(struct vcpu *v, const struct block *b, unsigned ctx)
 		r->active = false;
 		return false;
 	}
-	if (r->n && la == r->head) {
-		r->rip[r->n] = la;
-		trace_finish(v, true);
+	if (r->n && (r->n + b->n > TRACE_MAX || !trace_add_page(r, b, la))) {
+		trace_finish(v, la, false);
 		return false;
 	}
-	if (r->n + b->n > TRACE_MAX || (r->n && jit_cache_find(j, la, b->host, ctx, true)) ||
-	    !trace_add_page(r, b, la)) {
-		r->rip[r->n] = la;
-		trace_finish(v, false);
-		return false;
-	}
+	if (r->n == 0)
+		trace_add_page(r, b, la);
 	for (unsigned n = 0; n < b->n; n++) {
-		if (!trace_takes(v, &b->insns[n])) {
-			r->rip[r->n] = rip;
-			trace_finish(v, false);
+		const uint8_t *host = b->host + (rip - la);
+
+		/* blocks are not cut where others jump to */
+		if (r->n && rip == r->head) {
+			trace_finish(v, rip, true);
+			return false;
+		}
+		if (!trace_takes(v, &b->insns[n]) ||
+		    (r->n && jit_cache_find(j, rip, host, ctx, true))) {
+			trace_finish(v, rip, false);
 			return false;
 		}
 		r->insns[r->n] = b->insns[n];
@@ -172,10 +175,12 @@ bool jit_trace_hot(struct vcpu *v, const struct block *b, unsigned ctx)
 	}
 	jb = jit_cache_find(j, la, b->host, ctx, false);
 	if (jb) { /* ever later, should nothing come of it */
+		if (jit_cache_find(j, la, b->host, ctx, true))
+			jb->tries = 8; /* arrivals from it are of its lookups that miss */
 		jb->tries += jb->tries < 8;
 		v->jit.count[jb->count] = j->trace_heat << (2 * jb->tries);
 	}
-	if (j->rec->active || (ctx != TLB_USER && !(la >> 63)))
+	if (j->rec->active || (jb && jb->tries == 8) || (ctx != TLB_USER && !(la >> 63)))
 		return false;
 	*j->rec = (struct jit_rec){ .active = true, .head = la, .ctx = ctx };
 	return false;

@@ -90,8 +90,7 @@ static void plan_regs(const struct vcpu *v, const struct insn *i, unsigned *used
 			w |= 1u << r;
 	}
 	switch (kind) {
-	case JK_REG: w |= BIT(REG_RAX) | BIT(REG_RDX); break;
-	case JK_ZREG: w |= 1u << i->rm | BIT(REG_RAX); break;
+	case JK_ZREG: w |= 1u << i->rm; break;
 	case JK_PUSH_R: u |= 1u << i->rm, w |= BIT(REG_RSP); break;
 	case JK_PUSH_I:
 	case JK_CALLREL:
@@ -103,6 +102,18 @@ static void plan_regs(const struct vcpu *v, const struct insn *i, unsigned *used
 	default: break;
 	}
 	switch (i->id) {
+	case I_CMP_ALIb:
+	case I_CMP_rAXIz:
+	case I_TEST_ALIb:
+	case I_TEST_rAXIz:
+	case I_SAHF: u |= BIT(REG_RAX); break;
+	case I_CMC:
+	case I_CLC:
+	case I_STC: break;
+	case I_CWD:
+		u |= BIT(REG_RAX);
+		w |= BIT(REG_RDX);
+		break;
 	case I_MUL_Eb:
 	case I_MUL_Ev:
 	case I_IMUL_Eb:
@@ -114,13 +125,14 @@ static void plan_regs(const struct vcpu *v, const struct insn *i, unsigned *used
 		w |= BIT(REG_RAX) | BIT(REG_RDX);
 		u |= BIT(REG_RBX) | BIT(REG_RCX);
 		break;
-	default: break;
+	default:
+		/* what stands for rAX: its extensions, accumulator forms, XCHG */
+		if (kind == JK_REG || i->id == I_XCHG_ZvrAX)
+			w |= BIT(REG_RAX);
 	}
 	for (unsigned k = 0; k < 5; k++)
 		if (info->operand[k] == CL)
 			u |= BIT(REG_RCX);
-		else if (info->operand[k] == AL || info->operand[k] == rAX)
-			w |= BIT(REG_RAX);
 	if (info->attr & A_IMPL)
 		w |= BIT(REG_RAX) | BIT(REG_RCX) | BIT(REG_RDX);
 	*used = u | w;
