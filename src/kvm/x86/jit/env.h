@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define JIT_TLB_BITS 10
+#define JIT_TLB_BITS 12
 #define JIT_TLB_SIZE (1u << JIT_TLB_BITS)
 /* No access finds it: not canonical, so la ^ key is never a page offset. */
 #define JIT_TLB_EMPTY 0x4000000000000000ull
