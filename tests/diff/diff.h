@@ -111,6 +111,7 @@ struct diff_how {
 	uint64_t calls;       /* by the interpreter's functions, called from translated code */
 	uint64_t interpreted; /* by the interpreter */
 	uint64_t blocks;      /* translated */
+	uint64_t traces;
 };
 void diff_engine_init(void);
 /* Put a batch's code into guest memory, or that of a case that writes its own. */

@@ -168,6 +168,7 @@ void diff_engine_init(void)
 	static const struct kvm_options opt[DIFF_ENGINES] = {
 		[DIFF_INTERP] = { .no_jit = true },
 		[DIFF_JIT] = { .jit_heat = 1 },
+		/* from one to the other in the middle of a program, and traces at once */
 		[DIFF_MIX] = { .jit_heat = 2, .jit_trace = 2 },
 	};
 
@@ -293,6 +294,7 @@ void diff_engine_run(enum diff_engine e, const struct diff_case *c, struct diff_
 	if (j) {
 		how->calls = j->stat.execs - before.execs;
 		how->blocks = j->stat.blocks - before.blocks;
+		how->traces = j->stat.traces - before.traces;
 		how->interpreted = v->insn_count - count;
 	}
 }

@@ -48,6 +48,40 @@ void seq_forward(struct seq *s)
 		s->code[at] = (uint8_t)(s->n - at - 1);
 }
 
+void seq_step(struct seq *s)
+{
+	unsigned r = seq_pick(s, s->pointers & ~(1u << REG_RSP) ? s->pointers & ~(1u << REG_RSP)
+								: s->indexes);
+	int by = (int)gen_below(s->g, 2) ? 8 << gen_below(s->g, 3) : (int)gen_below(s->g, 130) - 65;
+
+	if (!seq_room(s, 8) || !((s->pointers | s->indexes) >> r & 1) || by != (int8_t)by)
+		return;
+	switch (gen_below(s->g, 5)) {
+	case 0: /* inc, dec r64 */
+		seq_put(s, 0x48 | r >> 3, 1);
+		seq_put(s, 0xff, 1);
+		seq_put(s, (gen_percent(s->g, 50) ? 0xc0 : 0xc8) | (r & 7), 1);
+		return;
+	case 1: /* sub r, by */
+		seq_put(s, 0x48 | r >> 3, 1);
+		seq_put(s, 0x83, 1);
+		seq_put(s, 0xe8 | (r & 7), 1);
+		break;
+	case 2: /* lea r, [r + by] */
+		seq_put(s, 0x48 | (r >> 3) * 5, 1);
+		seq_put(s, 0x8d, 1);
+		seq_put(s, 0x40 | (r & 7) * 9, 1);
+		if ((r & 7) == 4)
+			seq_put(s, 0x24, 1);
+		break;
+	default: /* add r, by */
+		seq_put(s, 0x48 | r >> 3, 1);
+		seq_put(s, 0x83, 1);
+		seq_put(s, 0xc0 | (r & 7), 1);
+	}
+	seq_put(s, (uint8_t)by, 1);
+}
+
 void seq_loop(struct seq *s)
 {
 	static const uint8_t may[] = { REG_RBX, REG_R8,  REG_R9,  REG_R10, REG_R11,
@@ -58,11 +92,16 @@ void seq_loop(struct seq *s)
 		return;
 	if (s->counters)
 		count = 2 + gen_below(s->g, 2);
+	else if (gen_percent(s->g, 50)) /* long enough for a trace to be made, and to run */
+		count = 8 + gen_below(s->g, 50);
 	seq_mov_imm(s, r, count);
 	s->counters |= (uint16_t)(1u << r);
 	top = s->n;
 	s->depth++;
-	seq_items(s, 2 + gen_below(s->g, 6));
+	seq_items(s, 1 + gen_below(s->g, 4));
+	for (unsigned k = gen_below(s->g, 3); k--;)
+		seq_step(s);
+	seq_items(s, 1 + gen_below(s->g, 4));
 	s->depth--;
 	switch (gen_below(s->g, 4)) {
 	case 0: /* dec r64 */

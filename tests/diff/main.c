@@ -31,7 +31,7 @@ static struct {
 	unsigned long emitted, called, untranslated;
 	/* programs: instructions that ran; of those, in DIFF_JIT and DIFF_MIX */
 	unsigned long steps[PARTS], calls[PARTS][DIFF_ENGINES], interpreted[PARTS][DIFF_ENGINES];
-	unsigned long ended[PARTS], faulted[PARTS], blocks;
+	unsigned long ended[PARTS], faulted[PARTS], blocks, traces;
 	unsigned shown, show_max;
 	unsigned rows_run[I_COUNT], rows_bad[I_COUNT], rows_ok[I_COUNT];
 } stats;
@@ -55,6 +55,7 @@ static void main_count(enum main_part part, const struct diff_case *c, const str
 		       enum diff_engine e, const struct diff_how *how)
 {
 	stats.blocks += how->blocks;
+	stats.traces += how->traces;
 	stats.calls[part][e] += how->calls;
 	stats.interpreted[part][e] += how->interpreted;
 	if (e == DIFF_INTERP)
@@ -263,7 +264,7 @@ static void main_how(void)
 		printf(" of the mix: %lu, %lu\n", stats.calls[p][DIFF_MIX],
 		       stats.interpreted[p][DIFF_MIX]);
 	}
-	printf("%lu blocks translated\n", stats.blocks);
+	printf("%lu blocks translated, %lu traces made\n", stats.blocks, stats.traces);
 }
 
 int main(int argc, char **argv)

@@ -45,6 +45,7 @@ void seq_items(struct seq *s, unsigned n);
 /* ---- idiom.c: each emits nothing when there is no room ---- */
 void seq_forward(struct seq *s); /* Branch over some instructions */
 void seq_loop(struct seq *s);    /* A loop that ends: its counter is named by nothing else */
+void seq_step(struct seq *s);    /* A pointer or an index moves on by a constant */
 void seq_saves(struct seq *s, unsigned items); /* Registers pushed, items, registers popped */
 void seq_call(struct seq *s);                  /* A function and its call */
 void seq_jump(struct seq *s);                  /* An indirect jump forward */
