@@ -180,7 +180,7 @@ bool jit_trace_hot(struct vcpu *v, const struct block *b, unsigned ctx)
 		jb->tries += jb->tries < 8;
 		v->jit.count[jb->count] = j->trace_heat << (2 * jb->tries);
 	}
-	if (j->rec->active || (jb && jb->tries == 8) || (ctx != TLB_USER && !(la >> 63)))
+	if (j->rec->active || (jb && jb->tries == 8))
 		return false;
 	*j->rec = (struct jit_rec){ .active = true, .head = la, .ctx = ctx };
 	return false;
