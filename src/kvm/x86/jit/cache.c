@@ -307,7 +307,8 @@ void jit_check_pages(struct vcpu *v)
 {
 	struct jit *j = v->jitp;
 
-	if (!j)
+	/* slots have gone, and the pages with them: all code goes before any runs */
+	if (!j || v->flush_code)
 		return;
 	for (unsigned n = 0; n < JIT_PAGES; n++)
 		for (struct jit_page *p = j->pages[n]; p; p = p->next)
