@@ -16,6 +16,7 @@
  *   exception frame may show them different from a processor's, and so may code that reads them
  *   after a store has put it in the place of what followed. Flags that the manuals leave undefined
  *   and processors leave as they were (MUL, BT) count as overwritten. All others are exact.
+ *   What is hot becomes traces, with lookups shared: trace.h.
  *   Direct jumps are patched to go from block to block. Inside a page nothing can be wrong with
  *   that; across pages the jump first compares v->jit.link with what it was when it was made, which
  *   changes with the address space. Indirect jumps look up v->jit.ibtc.
