@@ -65,7 +65,19 @@ static uint8_t mode_seg_fast(const struct vcpu *v, const struct seg *s)
 	return type & SEG_AR_WRITE ? SEGF_READ | SEGF_WRITE : SEGF_READ;
 }
 
-void vcpu_update_seg(struct vcpu *v, unsigned n)
+/* May the translator take code, stack and data segments for one address space? */
+static bool mode_flat32(const struct vcpu *v)
+{
+	unsigned rw = SEGF_READ | SEGF_WRITE;
+
+	return v->mode == DECODE_32 && !v->real && v->stack_size == 4 &&
+	       v->seg[SEG_CS].limit == 0xffffffff &&
+	       !(v->seg_base[SEG_CS] | v->seg_base[SEG_SS] | v->seg_base[SEG_DS] |
+		 v->seg_base[SEG_ES]) &&
+	       (v->seg_fast[SEG_SS] & v->seg_fast[SEG_DS] & v->seg_fast[SEG_ES]) == rw;
+}
+
+static void mode_update_seg(struct vcpu *v, unsigned n)
 {
 	const struct seg *s = &v->seg[n];
 
@@ -73,6 +85,12 @@ void vcpu_update_seg(struct vcpu *v, unsigned n)
 	v->seg_fast[n] = mode_seg_fast(v, s);
 	if (n == SEG_SS)
 		v->stack_size = v->long64 ? 8 : s->ar & SEG_AR_DB ? 4 : 2;
+}
+
+void vcpu_update_seg(struct vcpu *v, unsigned n)
+{
+	mode_update_seg(v, n);
+	v->flat32 = mode_flat32(v);
 }
 
 void vcpu_update_mode(struct vcpu *v)
@@ -87,7 +105,8 @@ void vcpu_update_mode(struct vcpu *v)
 	v->long64 = (v->efer & EFER_LMA) && (cs & SEG_AR_L);
 	v->mode = v->long64 ? DECODE_64 : cs & SEG_AR_DB ? DECODE_32 : DECODE_16;
 	for (unsigned n = 0; n < SEG_COUNT; n++)
-		vcpu_update_seg(v, n);
+		mode_update_seg(v, n);
+	v->flat32 = mode_flat32(v);
 	mode_update_access(v);
 	v->single_step =
 		(v->rflags & RF_TF) || debug_armed(v) ||

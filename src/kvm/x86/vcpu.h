@@ -128,6 +128,7 @@ struct itlb_entry {
 	uint8_t *host; /* host address of the page's first byte */
 	struct kvm_page *page;
 	uint64_t gpa;
+	bool global;
 };
 #define ITLB_BITS 8
 #define ITLB_SIZE (1u << ITLB_BITS)
@@ -164,6 +165,7 @@ struct vcpu {
 	uint8_t mode;	   /* enum decode_mode of CS */
 	bool real;	   /* real or virtual-8086 mode */
 	bool long64;	   /* 64-bit mode (mode == DECODE_64) */
+	bool flat32;	   /* 32-bit protected or compatibility mode; CS, SS, DS, ES are 0 to 4 GiB */
 	uint8_t stack_size; /* 2, 4, 8: width of rSP by SS.B or mode */
 	bool ac_check;	   /* CR0.AM && RFLAGS.AC && CPL == 3 */
 	uint32_t rflags;   /* all but the arithmetic flags; bit 1 set */

@@ -88,6 +88,7 @@ static struct itlb_entry *block_fetch_page(struct vcpu *v, gva_t la)
 		return NULL;
 	t->tag = (la & PAGE_MASK) | v->asid;
 	t->gpa = r.gpa & PAGE_MASK;
+	t->global = r.global;
 	t->host = s->host + (t->gpa - (s->base_gfn << PAGE_SHIFT));
 	t->page = &s->pages[(t->gpa >> PAGE_SHIFT) - s->base_gfn];
 	if (r.page_size > PAGE_SIZE) {

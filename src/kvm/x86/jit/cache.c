@@ -45,12 +45,16 @@ static uint32_t cache_serial(struct vcpu *v)
 
 /*
  * The tag bits of a context number: 62..48, so that tags of canonical addresses never meet; and
- * some of the index, so that address spaces that take turns find different places.
+ * some of the index, so that address spaces that take turns find different places. Bits 63 and 47
+ * of a canonical address are the same, and so they are in the tags of 64-bit code: those of 32-bit
+ * code have bit 47 only.
  */
+#define CACHE_FLAT32 BIT(47)
 static void cache_set_context(struct vcpu *v, unsigned ctx, uint32_t serial)
 {
 	v->jit.link[ctx] = serial;
 	v->jit.token[ctx] = (uint64_t)(serial & 0x7fff) << 48 | (serial & 0xff) << 4;
+	v->jit.token[ctx + JIT_CTXS] = v->jit.token[ctx] | CACHE_FLAT32;
 }
 
 /* New numbers for all contexts. */
@@ -186,7 +190,7 @@ void jit_set_link(struct jit *j, struct jit_link *l, struct jit_block *to)
 	if (l->target)
 		return;
 	if (l->stamp)
-		jit_patch32(j, l->stamp, j->v->jit.link[l->ctx]);
+		jit_patch32(j, l->stamp, j->v->jit.link[l->ctx % JIT_CTXS]);
 	jit_patch32(j, l->site, (l->mem ? to->entry_mem : to->entry) - (l->site + 4));
 	l->target = to;
 	l->next = to->in;
@@ -336,11 +340,6 @@ void jit_flush(struct vcpu *v)
 	j->stat.flushes++;
 }
 
-static unsigned cache_ctx(const struct vcpu *v)
-{
-	return (unsigned)((v->tlb - v->tlbs[0]) / TLB_SIZE);
-}
-
 bool jit_cache_page(struct vcpu *v, struct jit_block *jb, unsigned n, struct kvm_page *page,
 		    uint32_t gen, gva_t la)
 {
@@ -434,7 +433,8 @@ void jit_thread(struct vcpu *v)
 
 static bool cache_usable(const struct vcpu *v)
 {
-	return v->jitp && v->long64 && !v->ac_check && cache_ctx(v) < JIT_CTXS;
+	return v->jitp && (v->long64 || (v->flat32 && v->r[REG_RIP] <= 0xffffffff)) &&
+	       !v->ac_check && jit_data_ctx(v) < JIT_CTXS;
 }
 
 static void cache_enter(struct vcpu *v, uint64_t code)
@@ -452,12 +452,14 @@ bool jit_run_known(struct vcpu *v)
 {
 	struct jit_ibtc_entry *x;
 	gva_t la = v->r[REG_RIP];
+	unsigned ctx;
 
 	if (!cache_usable(v) || v->jitp->pending || v->flush_code || v->jit.interp_once ||
 	    v->jit.hot || jit_recording(v->jitp))
 		return false;
-	x = &v->jit.ibtc[cache_ibtc(v, la, cache_ctx(v))];
-	if (x->tag != (la ^ v->jit.token[cache_ctx(v)]) || !x->code)
+	ctx = jit_code_ctx(v);
+	x = &v->jit.ibtc[cache_ibtc(v, la, ctx)];
+	if (x->tag != (la ^ v->jit.token[ctx]) || !x->code)
 		return false;
 	cache_enter(v, (uintptr_t)x->code);
 	return true;
@@ -468,7 +470,8 @@ static bool cache_check_run(struct vcpu *v, struct block *b, struct jit_block *j
 {
 	struct jit *j = v->jitp;
 
-	if (!jb->trace && j->trace_heat && !jit_recording(j) && !--v->jit.count[jb->count]) {
+	if (!jb->trace && j->trace_heat && ctx < JIT_CTXS && !jit_recording(j) &&
+	    !--v->jit.count[jb->count]) {
 		v->jit.hot = JIT_HOT_BLOCK;
 		jit_trace_hot(v, b, ctx);
 		if (jit_recording(j) && jit_trace_record(v, b, ctx))
@@ -479,6 +482,17 @@ static bool cache_check_run(struct vcpu *v, struct block *b, struct jit_block *j
 	if (v->jit.hot)
 		jit_trace_hot(v, b, ctx);
 	return false;
+}
+
+/* Is the code at la in a global page, which all address spaces share? */
+static bool cache_code_global(struct vcpu *v, gva_t la)
+{
+	const struct itlb_entry *x = &v->itlb[v->cpl == 3][(la >> PAGE_SHIFT) & (ITLB_SIZE - 1)];
+	struct mmu_result r;
+
+	if (x->tag == ((la & PAGE_MASK) | v->asid))
+		return x->global;
+	return mmu_walk(v, la, ACC_EXEC, false, &r) && r.global;
 }
 
 bool jit_run(struct vcpu *v, struct block *b)
@@ -496,10 +510,10 @@ bool jit_run(struct vcpu *v, struct block *b)
 		j->pending = NULL;
 		return false;
 	}
-	ctx = cache_ctx(v);
+	ctx = jit_code_ctx(v);
 	/* kernel code in the lower half belongs to one address space, but its context does not */
-	if (ctx != TLB_USER && !(v->r[REG_RIP] >> 63))
-		j->kernel_low = true;
+	if (jit_data_ctx(v) != TLB_USER && !j->kernel_low && !(v->r[REG_RIP] >> 63))
+		j->kernel_low = !cache_code_global(v, v->r[REG_RIP]);
 	l = j->pending;
 	j->pending = NULL;
 	if (l && (l->la != v->r[REG_RIP] || l->ctx != ctx))

@@ -28,6 +28,23 @@ bool jit_check_pure(const struct insn *i)
 	case I_BTS_EvGv:
 	case I_BTR_EvGv:
 	case I_BTC_EvGv:
+	case I_DAA:
+	case I_DAS:
+	case I_AAA:
+	case I_AAS:
+	case I_AAM:
+	case I_AAD:
+	case I_SALC:
+	case I_INC_Zv:
+	case I_DEC_Zv:
+	case I_PUSHA:
+	case I_POPA:
+	case I_PUSH_ES:
+	case I_PUSH_CS:
+	case I_PUSH_SS:
+	case I_PUSH_DS:
+	case I_PUSH_FS:
+	case I_PUSH_GS:
 	case I_DIV_Eb:
 	case I_DIV_Ev:
 	case I_IDIV_Eb:
@@ -215,6 +232,8 @@ static void check_interpret(struct vcpu *v, const struct jit_block *jb)
 		i++;
 		c->interp.done = (unsigned)(i - jb->insns);
 	} while (check_goes_on(v, jb, i));
+	if (!v->long64)
+		v->r[REG_RIP] = (uint32_t)v->r[REG_RIP];
 }
 
 /* The caller keeps nothing in registers over this. */

@@ -40,7 +40,7 @@ enum { CHECK_NOT, CHECK_RECORD, CHECK_TRANSLATED };
 int jit_check_new(struct vcpu *v);
 void jit_check_free(struct vcpu *v);
 
-/* May this decoded instruction be run twice? 64-bit mode; i->exec is set. */
+/* May this decoded instruction be run twice? i->exec is set. */
 bool jit_check_pure(const struct insn *i);
 
 /*

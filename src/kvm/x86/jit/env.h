@@ -30,7 +30,11 @@ struct jit_ibtc_entry {
 
 enum { VEC_OUT, VEC_SSE, VEC_AVX };
 enum { JIT_HOT_NOT, JIT_HOT_BLOCK /* make a trace */, JIT_HOT_STALE /* a trace may not run */ };
-enum { JIT_CTXS = 3 }; /* as enum tlb_ctx */
+/*
+ * Contexts of data, as enum tlb_ctx; and of code: those for 64-bit mode, then the same for 32-bit
+ * code in flat segments.
+ */
+enum { JIT_CTXS = 3, JIT_CODE_CTXS = 2 * JIT_CTXS };
 
 struct jit_env {
 	void *self;   /* struct vcpu */
@@ -38,9 +42,9 @@ struct jit_env {
 	uint64_t tmp2;
 	/*
 	 * What makes code addresses of a context valid: token enters the tags of ibtc, link is
-	 * compared by direct jumps across pages.
+	 * compared by direct jumps across pages (of one block to another: both have one mode).
 	 */
-	uint64_t token[JIT_CTXS];
+	uint64_t token[JIT_CODE_CTXS];
 	uint32_t link[JIT_CTXS];
 	uint32_t host_mxcsr;
 	uint16_t host_fcw;

@@ -9,7 +9,28 @@
 
 static void trans_lea_rsp(struct trans *t, int32_t delta)
 {
-	asm_lea(&t->e, true, H_R9, H_R9, -1, 0, delta);
+	asm_lea(&t->e, t->word == 8, H_R9, H_R9, -1, 0, delta);
+}
+
+/* mov word [S0 + off], imm. */
+static void trans_store_imm(struct trans *t, int32_t off, uint64_t val)
+{
+	struct emit *e = &t->e;
+
+	if (t->word == 8 && (int64_t)val != (int32_t)val) {
+		asm_const(e, S1, val);
+		emit_mov_store(e, 8, S0, off, S1);
+		return;
+	}
+	emit_op(e, &(struct emit_op){ .map = M1,
+				      .opcode = 0xc7,
+				      .modrm = true,
+				      .mem = true,
+				      .w = t->word == 8,
+				      .rm = S0,
+				      .disp = off,
+				      .imm_len = 4,
+				      .imm = (uint32_t)val });
 }
 
 void trans_push(struct trans *t, const struct insn *i, bool imm, uint64_t val)
@@ -17,32 +38,22 @@ void trans_push(struct trans *t, const struct insn *i, bool imm, uint64_t val)
 	struct emit *e = &t->e;
 
 	trans_clobber(t, trans_live_before(t, i));
-	asm_lea(e, true, S0, H_R9, -1, 0, -8);
-	trans_probe(t, 8, true);
-	if (imm && (int64_t)val == (int32_t)val) {
-		static const uint8_t op[] = { 0x49, 0xc7, 0x02 }; /* mov qword [r10], imm32 */
-
-		emit_bytes(e, op, sizeof(op));
-		asm_u32(e, (uint32_t)val);
-	} else {
-		unsigned r = S1;
-
-		if (imm)
-			asm_const(e, S1, val);
-		else
-			r = trans_reg(t, i->rm, S1, true);
-		emit_mov_store(e, 8, S0, 0, r);
-	}
-	trans_lea_rsp(t, -8);
+	asm_lea(e, t->word == 8, S0, H_R9, -1, 0, -t->word);
+	trans_probe(t, t->word, true);
+	if (imm)
+		trans_store_imm(t, 0, val);
+	else
+		emit_mov_store(e, t->word, S0, 0, trans_reg(t, i->rm, S1, true));
+	trans_lea_rsp(t, -t->word);
 }
 
 /* S0 = [rSP + 0]. */
 static void trans_peek(struct trans *t, const struct insn *i)
 {
 	trans_clobber(t, trans_live_before(t, i));
-	asm_mov(&t->e, S0, H_R9);
-	trans_probe(t, 8, false);
-	emit_mov_load(&t->e, 8, S0, S0, 0);
+	trans_mov_word(t, S0, H_R9);
+	trans_probe(t, t->word, false);
+	emit_mov_load(&t->e, t->word, S0, S0, 0);
 }
 
 void trans_pop(struct trans *t, const struct insn *i)
@@ -50,7 +61,7 @@ void trans_pop(struct trans *t, const struct insn *i)
 	int h = jit_host_reg(i->rm);
 
 	trans_peek(t, i);
-	trans_lea_rsp(t, 8);
+	trans_lea_rsp(t, t->word);
 	if (h >= 0)
 		asm_mov(&t->e, (unsigned)h, S0);
 	else
@@ -60,11 +71,28 @@ void trans_pop(struct trans *t, const struct insn *i)
 void trans_leave(struct trans *t, const struct insn *i)
 {
 	trans_clobber(t, trans_live_before(t, i));
-	asm_mov(&t->e, S0, H_RBP);
-	trans_probe(t, 8, false);
-	emit_mov_load(&t->e, 8, S0, S0, 0);
-	asm_lea(&t->e, true, H_R9, H_RBP, -1, 0, 8);
+	trans_mov_word(t, S0, H_RBP);
+	trans_probe(t, t->word, false);
+	emit_mov_load(&t->e, t->word, S0, S0, 0);
+	asm_lea(&t->e, t->word == 8, H_R9, H_RBP, -1, 0, t->word);
 	asm_mov(&t->e, H_RBP, S0);
+}
+
+gva_t trans_next(const struct trans *t, gva_t la, unsigned bytes)
+{
+	return t->word == 8 ? la + bytes : (uint32_t)(la + bytes);
+}
+
+gva_t trans_target(const struct trans *t, const struct insn *i)
+{
+	gva_t la = t->next + i->imm;
+
+	return t->word == 8 ? la : (uint32_t)la;
+}
+
+bool trans_near_branch(const struct trans *t, const struct insn *i, gva_t target)
+{
+	return i->osize == t->word && (t->word == 4 || trans_canonical(target));
 }
 
 /* ---- Leaving the block ---------------------------------------------------------------------- */
@@ -122,7 +150,10 @@ void trans_goto_live(struct trans *t, gva_t la, struct jit_link *l, unsigned liv
 			busy = asm_jump_fwd(e, CC_NE);
 		}
 		if (far) {
-			asm_cmp_gs32(e, (uint32_t)offsetof(struct vcpu, jit.link) + 4 * t->ctx, 0);
+			asm_cmp_gs32(e,
+				     (uint32_t)offsetof(struct vcpu, jit.link) +
+					     4 * (t->ctx % JIT_CTXS),
+				     0);
 			l->stamp = (uint32_t)(e->run - (uint64_t)(uintptr_t)t->j->rx +
 					      emit_size(e) - 4);
 			other = asm_jump_fwd(e, CC_NE);
@@ -200,9 +231,9 @@ static void trans_goto_s0(struct trans *t, int32_t undo, uint32_t desc)
 	}
 }
 
-static int32_t trans_ret_pop(const struct insn *i)
+static int32_t trans_ret_pop(const struct trans *t, const struct insn *i)
 {
-	return 8 + (i->id == I_RET_Iw ? (int32_t)(uint16_t)i->imm : 0);
+	return t->word + (i->id == I_RET_Iw ? (int32_t)(uint16_t)i->imm : 0);
 }
 
 void trans_indirect(struct trans *t, const struct insn *i, enum jit_kind kind)
@@ -215,18 +246,17 @@ void trans_indirect(struct trans *t, const struct insn *i, enum jit_kind kind)
 	trans_clobber(t, F_ARITH);
 	if (kind == JK_RET) {
 		trans_peek(t, i);
-		trans_lea_rsp(t, trans_ret_pop(i));
-		undo = -trans_ret_pop(i);
+		trans_lea_rsp(t, trans_ret_pop(t, i));
+		undo = -trans_ret_pop(t, i);
 	} else {
 		if (i->flags & IF_MEM) {
-			trans_mem(t, i, 8, false, false);
-			emit_mov_load(e, 8, S0, S0, 0);
+			trans_mem(t, i, t->word, false, false);
+			emit_mov_load(e, t->word, S0, S0, 0);
 		} else {
-			unsigned r = trans_reg(t, i->rm, S0, true);
-
-			asm_mov(e, S0, r);
+			trans_mov_word(t, S0, trans_reg(t, i->rm, S0, true));
 		}
-		trans_check_target(t);
+		if (t->word == 8)
+			trans_check_target(t);
 		if (kind == JK_CALL_E) {
 			asm_st(e, S0, JIT_OFF(jit.tmp));
 			trans_push(t, i, true, t->next);
@@ -250,54 +280,38 @@ void trans_jcc(struct trans *t, const struct insn *i)
 	asm_fix(&t->e, taken);
 	t->in_reg = saved.in_reg;
 	t->in_mem = saved.in_mem;
-	trans_goto(t, t->next + i->imm, &t->b->link[1]);
+	trans_goto(t, trans_target(t, i), &t->b->link[1]);
 	t->ended = true;
 }
 
 /* ---- Runs of pushes and pops: one probe for all ------------------------------------------------
  */
 
-static bool trans_is_push(const struct insn *i)
+static bool trans_is_push(const struct trans *t, const struct insn *i)
 {
-	return i->osize == 8 && ((i->id == I_PUSH_Zv && i->rm != REG_RSP) || i->id == I_PUSH_Iz ||
-				 i->id == I_PUSH_Ibs);
+	return i->osize == t->word && ((i->id == I_PUSH_Zv && i->rm != REG_RSP) ||
+				       i->id == I_PUSH_Iz || i->id == I_PUSH_Ibs);
 }
 
-static bool trans_is_pop(const struct insn *i)
+static bool trans_is_pop(const struct trans *t, const struct insn *i)
 {
-	return i->osize == 8 && i->id == I_POP_Zv && i->rm != REG_RSP;
-}
-
-static void trans_store_imm(struct trans *t, int32_t off, uint64_t val)
-{
-	struct emit *e = &t->e;
-
-	if ((int64_t)val != (int32_t)val) {
-		asm_const(e, S1, val);
-		emit_mov_store(e, 8, S0, off, S1);
-		return;
-	}
-	asm_u8(e, 0x49); /* mov qword [r10 + disp32], imm32 */
-	asm_u8(e, 0xc7);
-	asm_u8(e, 0x82);
-	asm_u32(e, (uint32_t)off);
-	asm_u32(e, (uint32_t)val);
+	return i->osize == t->word && i->id == I_POP_Zv && i->rm != REG_RSP;
 }
 
 /* n pushes, and a near call when call is not NULL. */
 static void trans_push_run(struct trans *t, const struct insn *i, unsigned n,
 			   const struct insn *call)
 {
-	int32_t total = 8 * (int32_t)(n + (call != NULL)), off = total;
+	int32_t total = t->word * (int32_t)(n + (call != NULL)), off = total;
 	struct emit *e = &t->e;
 
 	trans_clobber(t, t->live);
-	asm_lea(e, true, S0, H_R9, -1, 0, -total);
+	asm_lea(e, t->word == 8, S0, H_R9, -1, 0, -total);
 	trans_probe(t, (unsigned)total, true);
 	for (unsigned k = 0; k < n; k++, i++) {
-		off -= 8;
+		off -= t->word;
 		if (i->id == I_PUSH_Zv)
-			emit_mov_store(e, 8, S0, off, trans_reg(t, i->rm, S1, true));
+			emit_mov_store(e, t->word, S0, off, trans_reg(t, i->rm, S1, true));
 		else
 			trans_store_imm(t, off, i->imm);
 	}
@@ -305,7 +319,7 @@ static void trans_push_run(struct trans *t, const struct insn *i, unsigned n,
 		trans_store_imm(t, 0, t->next);
 	trans_lea_rsp(t, -total);
 	if (call) {
-		trans_goto(t, t->next + call->imm, &t->b->link[0]);
+		trans_goto(t, trans_target(t, call), &t->b->link[0]);
 		t->ended = true;
 	}
 }
@@ -316,22 +330,22 @@ static void trans_pop_run(struct trans *t, const struct insn *i, unsigned n, con
 	struct emit *e = &t->e;
 
 	trans_clobber(t, t->live);
-	asm_mov(e, S0, H_R9);
-	trans_probe(t, 8 * (n + (ret != NULL)), false);
+	trans_mov_word(t, S0, H_R9);
+	trans_probe(t, t->word * (n + (ret != NULL)), false);
 	for (unsigned k = 0; k < n; k++, i++) {
 		int h = jit_host_reg(i->rm);
 
-		emit_mov_load(e, 8, h >= 0 ? (unsigned)h : S1, S0, 8 * (int32_t)k);
+		emit_mov_load(e, t->word, h >= 0 ? (unsigned)h : S1, S0, t->word * (int32_t)k);
 		if (h < 0)
 			asm_st(e, S1, JIT_OFF_R(i->rm));
 	}
 	if (!ret) {
-		trans_lea_rsp(t, 8 * (int32_t)n);
+		trans_lea_rsp(t, t->word * (int32_t)n);
 		return;
 	}
-	emit_mov_load(e, 8, S0, S0, 8 * (int32_t)n);
-	trans_lea_rsp(t, 8 * (int32_t)n + trans_ret_pop(ret));
-	trans_goto_s0(t, -trans_ret_pop(ret), t->desc + n);
+	emit_mov_load(e, t->word, S0, S0, t->word * (int32_t)n);
+	trans_lea_rsp(t, t->word * (int32_t)n + trans_ret_pop(t, ret));
+	trans_goto_s0(t, -trans_ret_pop(t, ret), t->desc + n);
 	t->ended = true;
 }
 
@@ -343,21 +357,20 @@ static void trans_pop_run(struct trans *t, const struct insn *i, unsigned n, con
 unsigned trans_stack_run(struct trans *t, const struct insn *i, unsigned left, const uint8_t *live)
 {
 	const struct insn *end = NULL;
-	bool push = trans_is_push(i);
+	bool push = trans_is_push(t, i);
 	unsigned n = 0, first = t->nslow, all;
 	gva_t rip = t->rip;
 
-	while (n < left && (push ? trans_is_push(&i[n]) : trans_is_pop(&i[n])))
+	while (n < left && (push ? trans_is_push(t, &i[n]) : trans_is_pop(t, &i[n])))
 		n++;
 	if (n && n < left) {
 		gva_t at = rip;
 
 		for (unsigned k = 0; k <= n; k++)
 			at += i[k].len;
-		if (push && i[n].id == I_CALL_Jz && i[n].osize == 8 &&
-		    trans_canonical(at + i[n].imm))
+		if (push && i[n].id == I_CALL_Jz && trans_near_branch(t, &i[n], at + i[n].imm))
 			end = &i[n];
-		if (!push && (i[n].id == I_RET || i[n].id == I_RET_Iw) && i[n].osize == 8)
+		if (!push && (i[n].id == I_RET || i[n].id == I_RET_Iw) && i[n].osize == t->word)
 			end = &i[n];
 	}
 	all = n + (end != NULL);
@@ -369,12 +382,12 @@ unsigned trans_stack_run(struct trans *t, const struct insn *i, unsigned left, c
 		if (k == 0)
 			t->desc = d;
 		t->rip = rip;
-		rip += i[k].len;
+		rip = trans_next(t, rip, i[k].len);
 	}
 	t->next = rip;
 	t->live = trans_unpack(live[n - 1]);
 	if (end)
-		t->live = push ? trans_flags_at(t, t->next + end->imm) : F_ARITH;
+		t->live = push ? trans_flags_at(t, trans_target(t, end)) : F_ARITH;
 	t->group = (uint8_t)all;
 	if (push)
 		trans_push_run(t, i, n, end);

@@ -195,7 +195,7 @@ void jit_glue(struct jit *j, struct emit *e)
 	glue_vec_out(e);
 	glue_leave(e);
 
-	for (unsigned c = 0; c < JIT_CTXS; c++) {
+	for (unsigned c = 0; c < JIT_CODE_CTXS; c++) {
 		emit_align(e, 16);
 		j->g_ibtc[c] = asm_here(e);
 		glue_ibtc(e, c, j->g_exit);
@@ -246,7 +246,7 @@ static bool glue_operand(struct vcpu *v, const struct insn *i, gva_t *la)
 
 void jit_tlb_fill(struct vcpu *v, gva_t la, bool write)
 {
-	unsigned ctx = (unsigned)((v->tlb - v->tlbs[0]) / TLB_SIZE), at;
+	unsigned ctx = jit_data_ctx(v), at;
 	const struct tlb_entry *t = mmu_entry(v, la);
 	struct jit *j = v->jitp;
 	gva_t page = la & PAGE_MASK;
@@ -275,12 +275,16 @@ static bool glue_exec(struct vcpu *v, uint32_t desc)
 
 	v->jitp->stat.execs++;
 	mem = glue_operand(v, i, &la);
+	if (!v->long64)
+		la = (uint32_t)la;
 	v->cur = i;
 	v->block_end = &sentinel;
 	v->insn_rip = d->rip;
 	v->r[REG_RIP] = d->rip + i->len;
 	((exec_fn *)i->exec)(v, i);
-	if (mem && v->long64)
+	if (!v->long64)
+		v->r[REG_RIP] = (uint32_t)v->r[REG_RIP];
+	if (mem && (v->long64 || v->flat32))
 		jit_tlb_fill(v, la, jit_insn_writes(i));
 	return v->block_end != &sentinel;
 }

@@ -23,7 +23,7 @@
  *   Each vCPU has its own code, so that nothing is locked: a write to translated bytes changes the
  *   page's generation, and the vCPUs are asked (REQ_CODE) to look at their pages.
  *
- * Modelled:     64-bit mode; everything else is interpreted.
+ * Modelled:     64-bit mode, 32-bit code in flat segments (flat.c); everything else is interpreted.
  * References:   DESIGN.md section 3; [SDM3 8.1.3] for self- and cross-modifying code.
  * Threads:      the vCPU's own.
  */

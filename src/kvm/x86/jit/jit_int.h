@@ -23,7 +23,7 @@ struct jit_link {
 	uint32_t stamp;           /* offset of the imm32 compared with env.link; 0: same page */
 	gva_t la;                 /* where it leads */
 	uint16_t live;            /* F_*: flags that are right there */
-	uint8_t ctx;              /* whose env.link it compares */
+	uint8_t ctx;              /* of the code; tells whose env.link it compares */
 	bool mem;                 /* arrives with the flags in v->fl */
 	bool plain;               /* leads to the block even where a trace begins */
 };
@@ -101,9 +101,9 @@ struct jit {
 	size_t glue_end; /* code below it is the glue */
 	/* glue, as addresses in rx */
 	uint64_t g_enter, g_exit, g_exec, g_exec_end, g_vec, g_link, g_ibtc_miss;
-	uint64_t g_exec_x87, g_x87; /* g_exec in blocks with x87; entry of such a block */
-	uint64_t g_ibtc[JIT_CTXS];  /* S0: linear address; go there by ibtc, or leave */
-	uint32_t serial;            /* last context number given */
+	uint64_t g_exec_x87, g_x87;     /* g_exec in blocks with x87; entry of such a block */
+	uint64_t g_ibtc[JIT_CODE_CTXS]; /* S0: linear address; go there by ibtc, or leave */
+	uint32_t serial;                /* last context number given */
 	uint32_t asid_serial[4096];
 	uint64_t code_vpages[64]; /* bloom: linear pages that code was translated from */
 	bool kernel_low;          /* kernel code in the lower half has run in this address space */
@@ -137,6 +137,17 @@ static inline int jit_host_reg(unsigned guest)
 }
 enum { S0 = H_R10, S1 = H_R11 }; /* scratch */
 
+/* Context of data accesses: enum tlb_ctx, or more while none is in use. */
+static inline unsigned jit_data_ctx(const struct vcpu *v)
+{
+	return (unsigned)((v->tlb - v->tlbs[0]) / TLB_SIZE);
+}
+/* Context of code, where jit_data_ctx is one; in 64-bit mode or with v->flat32. */
+static inline unsigned jit_code_ctx(const struct vcpu *v)
+{
+	return jit_data_ctx(v) + (v->long64 ? 0 : JIT_CTXS);
+}
+
 /* ---- glue.c --------------------------------------------------------------------------------- */
 void jit_glue(struct jit *j, struct emit *e);
 void jit_enter(struct vcpu *v, uint64_t code);
@@ -144,7 +155,7 @@ void jit_enter(struct vcpu *v, uint64_t code);
 uint64_t jit_call_exec(struct vcpu *v, uint32_t desc);
 uint64_t jit_call_exec_end(struct vcpu *v, uint32_t desc);
 uint64_t jit_call_vec(struct vcpu *v, uint32_t desc);
-/* Copy what the MMU's TLB knows of la's page. 64-bit mode. */
+/* Copy what the MMU's TLB knows of la's page. */
 void jit_tlb_fill(struct vcpu *v, gva_t la, bool write);
 
 /* Does the memory operand of a translated instruction need the write entry? */

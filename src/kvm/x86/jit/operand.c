@@ -95,6 +95,8 @@ enum jit_kind trans_kind(const struct vcpu *v, const struct insn *i)
 		return JK_CALL;
 	if (!vcpu_has(v, info->feature) || i->asize == 2 || (info->attr & A_PRIV))
 		return JK_CALL;
+	if (!v->long64 && !trans_flat_operand(i))
+		return JK_CALL;
 	if (info->how == CALL)
 		return jit_kinds[i->id];
 	if (info->attr & (A_MMX | A_X87))
@@ -148,7 +150,7 @@ unsigned jit_flags_ahead(struct vcpu *v, const uint8_t *code, size_t avail)
 	for (unsigned n = 0; n < 8 && live; n++) {
 		struct insn i;
 
-		if (insn_decode(code, avail, DECODE_64, false, &i) != DECODE_OK)
+		if (insn_decode(code, avail, v->mode, false, &i) != DECODE_OK)
 			return read | live;
 		read |= live & trans_flags_read(&i);
 		live &= ~(trans_flags_read(&i) | trans_flags_written(&i));
@@ -324,6 +326,12 @@ void trans_reg_back(struct trans *t, unsigned guest, unsigned host)
 
 /* ---- Memory --------------------------------------------------------------------------------- */
 
+void trans_mov_word(struct trans *t, unsigned dst, unsigned src)
+{
+	if (dst != src)
+		asm_rr(&t->e, 0x8b, t->word == 8, dst, src);
+}
+
 /* S0 = linear address of the operand, before the segment base; flags stay. Uses S1. */
 void trans_ea(struct trans *t, const struct insn *i)
 {
@@ -358,7 +366,8 @@ static uint32_t trans_find(struct trans *t, unsigned size, bool write)
 {
 	struct emit *e = &t->e;
 	uint32_t tlb = (uint32_t)(offsetof(struct vcpu, jit.tlb) +
-				  (2 * t->ctx + write) * sizeof(((struct jit_env *)0)->tlb[0][0]));
+				  (2 * (t->ctx % JIT_CTXS) + write) *
+					  sizeof(((struct jit_env *)0)->tlb[0][0]));
 
 	asm_rr(e, 0x8b, false, S1, S0);
 	asm_shift(e, 5, false, S1, PAGE_SHIFT - 4);
@@ -414,7 +423,9 @@ void trans_mem(struct trans *t, const struct insn *i, unsigned size, bool write,
 {
 	trans_clobber(t, trans_live_before(t, i));
 	trans_ea(t, i);
-	if (i->seg == SEG_FS || i->seg == SEG_GS)
+	if (t->word == 4 && (i->seg == SEG_FS || i->seg == SEG_GS))
+		trans_flat_base(t, i, size, write);
+	else if (i->seg == SEG_FS || i->seg == SEG_GS)
 		asm_gs(&t->e, 0x03, true, S0,
 		       (uint32_t)offsetof(struct vcpu, seg_base) + 8u * i->seg);
 	if (aligned)

@@ -180,6 +180,8 @@ bool jit_trace_hot(struct vcpu *v, const struct block *b, unsigned ctx)
 		jb->tries += jb->tries < 8;
 		v->jit.count[jb->count] = j->trace_heat << (2 * jb->tries);
 	}
+	if (ctx >= JIT_CTXS) /* 32-bit code */
+		return false;
 	if (j->rec->active || (jb && jb->tries == 8))
 		return false;
 	*j->rec = (struct jit_rec){ .active = true, .head = la, .ctx = ctx };

@@ -19,6 +19,7 @@
  * several pages is valid in the context (env.link) it was made in; in another one it is looked at
  * again (JIT_HOT_STALE).
  *
+ * Modelled:     64-bit mode. Not modelled: 32-bit code, whose addresses wrap at 4 GiB.
  * References:   jit.h; DESIGN.md section 3.
  * Threads:      the vCPU's own.
  */

@@ -593,7 +593,9 @@ struct jit_block *trace_translate(struct vcpu *v, const struct jit_rec *rec)
 		free(x);
 		return NULL;
 	}
-	x->t = (struct trans){ .v = v, .j = j, .b = b, .ctx = rec->ctx, .tr = &x->tr, .group = 1 };
+	x->t = (struct trans){
+		.v = v, .j = j, .b = b, .ctx = rec->ctx, .word = 8, .tr = &x->tr, .group = 1
+	};
 	x->tr.rec = rec;
 	x->tr.loop = loop;
 	x->tr.n = rec->n;

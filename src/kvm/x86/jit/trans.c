@@ -9,7 +9,8 @@
  *   Slow paths come after the block's code: they call the interpreter's function and come back
  *   behind the instruction, with EFLAGS loaded from v->fl, which is right in every state.
  *
- * Modelled: 64-bit mode, rows of rows.c and HOST rows. The rest calls out.
+ * Modelled: 64-bit mode, and 32-bit code in flat segments (flat.c); rows of rows.c and HOST rows.
+ *           The rest calls out.
  * References: [SDM2] encodings. Threads: the vCPU's own.
  */
 #include "kvm/x86/jit/trans.h"
@@ -63,54 +64,54 @@ static void trans_insn(struct trans *t, const struct insn *i)
 	switch (kind) {
 	case JK_CALL: break;
 	case JK_PUSH_R:
-		if (i->osize == 8) {
+		if (i->osize == t->word) {
 			trans_push(t, i, false, 0);
 			done = true;
 		}
 		break;
 	case JK_PUSH_I:
-		if (i->osize == 8) {
+		if (i->osize == t->word) {
 			trans_push(t, i, true, i->imm);
 			done = true;
 		}
 		break;
 	case JK_POP_R:
-		if (i->osize == 8) {
+		if (i->osize == t->word) {
 			trans_pop(t, i);
 			done = true;
 		}
 		break;
 	case JK_LEAVE:
-		if (i->osize == 8) {
+		if (i->osize == t->word) {
 			trans_leave(t, i);
 			done = true;
 		}
 		break;
 	case JK_JCC:
-		if (i->osize == 8 && trans_canonical(t->next + i->imm)) {
+		if (trans_near_branch(t, i, t->next + i->imm)) {
 			trans_jcc(t, i);
 			done = true;
 		}
 		break;
 	case JK_JMP:
-		if (i->osize == 8 && trans_canonical(t->next + i->imm)) {
-			trans_goto(t, t->next + i->imm, &t->b->link[0]);
+		if (trans_near_branch(t, i, t->next + i->imm)) {
+			trans_goto(t, trans_target(t, i), &t->b->link[0]);
 			t->ended = done = true;
 		}
 		break;
 	case JK_CALLREL:
-		if (i->osize == 8 && trans_canonical(t->next + i->imm)) {
+		if (trans_near_branch(t, i, t->next + i->imm)) {
 			/* flags: dead if the callee says so, else kept over the probe */
-			t->live = trans_flags_at(t, t->next + i->imm);
+			t->live = trans_flags_at(t, trans_target(t, i));
 			trans_push(t, i, true, t->next);
-			trans_goto(t, t->next + i->imm, &t->b->link[0]);
+			trans_goto(t, trans_target(t, i), &t->b->link[0]);
 			t->ended = done = true;
 		}
 		break;
 	case JK_JMP_E:
 	case JK_CALL_E:
 	case JK_RET:
-		if (i->osize == 8) {
+		if (i->osize == t->word) {
 			trans_indirect(t, i, kind);
 			done = true;
 		}
@@ -125,7 +126,7 @@ static void trans_insn(struct trans *t, const struct insn *i)
 
 /* ---- The block ------------------------------------------------------------------------------ */
 
-static unsigned trans_liveness(struct trans *t, const struct block *b, uint8_t live_packed[],
+static unsigned trans_liveness(struct trans *t, const struct jit_block *b, uint8_t live_packed[],
 			       unsigned out)
 {
 	unsigned live = out;
@@ -172,7 +173,7 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	size_t meta = sizeof(struct jit_block) + b->n * sizeof(struct insn);
 	uint8_t live[BLOCK_MAX_INSNS];
 	unsigned out = F_ARITH, in;
-	struct trans t = { .v = v, .j = j, .ctx = ctx };
+	struct trans t = { .v = v, .j = j, .ctx = ctx, .word = v->long64 ? 8 : 4 };
 	const struct insn *last = &b->insns[b->n - 1];
 	struct jit_block *jb;
 	size_t links = meta;
@@ -190,6 +191,8 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	jb->count = (uint16_t)(j->next_count++ % JIT_COUNTS);
 	v->jit.count[jb->count] = j->trace_heat;
 	memcpy(jb->insns, b->insns, b->n * sizeof(struct insn));
+	if (t.word == 4)
+		trans_flat_forms(jb->insns, b->n);
 	jb->n = b->n;
 	jb->la = la;
 	jb->host = b->host;
@@ -200,21 +203,21 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	emit_init(&t.e, j->rw + j->used, (64u << 10) - 64, (uintptr_t)j->rx + j->used);
 
 	/* direct jumps: flags at both ends; else all */
-	t.next = la + b->bytes;
+	t.next = trans_next(&t, la, b->bytes);
 	if (last->id == I_JMP_Jb || last->id == I_JMP_Jz || last->id == I_CALL_Jz)
-		out = trans_flags_at(&t, t.next + last->imm);
+		out = trans_flags_at(&t, trans_target(&t, last));
 	else if (last->id == I_JCC_Jb || last->id == I_JCC_Jz)
-		out = trans_flags_at(&t, t.next + last->imm) | trans_flags_at(&t, t.next);
+		out = trans_flags_at(&t, trans_target(&t, last)) | trans_flags_at(&t, t.next);
 	else if (!(insn_info[last->id].attr & (A_BRANCH | A_END)))
 		out = trans_flags_at(&t, t.next);
-	in = trans_liveness(&t, b, live, out);
+	in = trans_liveness(&t, jb, live, out);
 	for (unsigned n = 0; n < b->n; n++)
 		jb->fpu |= !!(insn_info[b->insns[n].id].attr & (A_X87 | A_MMX | A_SSE | A_AVX));
 	for (unsigned n = 0; n < b->n; n++) {
-		enum jit_kind kind = trans_kind(v, &b->insns[n]);
+		enum jit_kind kind = trans_kind(v, &jb->insns[n]);
 
 		t.x87 |= kind == JK_X87;
-		if (kind == JK_VEC || (kind == JK_X87 && trans_x87_vec(&b->insns[n]))) {
+		if (kind == JK_VEC || (kind == JK_X87 && trans_x87_vec(&jb->insns[n]))) {
 			t.vec = true;
 			jb->avx |= !!(insn_info[b->insns[n].id].attr & A_AVX);
 		}
@@ -222,7 +225,7 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 
 	/* entry with flags in memory: bring them, or fall into the other entry */
 	jb->entry_mem = (uint32_t)(j->used + emit_size(&t.e));
-	if (j->trace_heat && !j->check) {
+	if (j->trace_heat && !j->check && ctx < JIT_CTXS) { /* traces are of 64-bit code */
 		asm_sub_gs8(&t.e, JIT_OFF(jit.count) + 4 * jb->count, 1);
 		hot = asm_jump_fwd(&t.e, CC_S);
 	}
@@ -252,7 +255,7 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 		t.rip = rip;
 		run = trans_stack_run(&t, i, b->n - n, live + n);
 		if (!run) {
-			t.next = rip + i->len;
+			t.next = trans_next(&t, rip, i->len);
 			t.live = trans_unpack(live[n]);
 			trans_insn(&t, i);
 			run = 1;

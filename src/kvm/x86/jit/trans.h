@@ -28,7 +28,8 @@ struct trans {
 	struct jit *j;
 	struct emit e;
 	struct jit_block *b;
-	unsigned ctx;
+	unsigned ctx;    /* of the code; that of its data is ctx % JIT_CTXS */
+	uint8_t word;    /* bytes of an address and of a stack element: 8, or 4 in 32-bit code */
 	gva_t rip, next; /* of the instruction under way */
 	unsigned live;   /* flags live after it */
 	bool in_reg, in_mem;
@@ -88,6 +89,8 @@ bool trans_near(const struct trans *t, gva_t la);
 /* Host register of a guest one; one that lives in memory is loaded into scratch when load. */
 unsigned trans_reg(struct trans *t, unsigned guest, unsigned scratch, bool load);
 void trans_reg_back(struct trans *t, unsigned guest, unsigned host);
+/* mov dst, src of the width of an address. */
+void trans_mov_word(struct trans *t, unsigned dst, unsigned src);
 /* S0 = linear address of the operand, before the segment base; flags stay. Uses S1. */
 void trans_ea(struct trans *t, const struct insn *i);
 /* S0 = linear address -> host address, or leave to the slow path. Overwrites EFLAGS, S1. */
@@ -141,6 +144,12 @@ void trans_x87_pointers(struct trans *t, uint32_t last);
 void trans_x87_settle(struct trans *t);
 
 /* ---- flow.c ---- */
+/* The address behind bytes at la: 32-bit code goes on at 0. */
+gva_t trans_next(const struct trans *t, gva_t la, unsigned bytes);
+/* Where a relative branch leads. */
+gva_t trans_target(const struct trans *t, const struct insn *i);
+/* Has a near branch the size of addresses, and does it not fault? */
+bool trans_near_branch(const struct trans *t, const struct insn *i, gva_t target);
 void trans_push(struct trans *t, const struct insn *i, bool imm, uint64_t val);
 void trans_pop(struct trans *t, const struct insn *i);
 void trans_leave(struct trans *t, const struct insn *i);
@@ -165,3 +174,14 @@ unsigned trans_stack_run(struct trans *t, const struct insn *i, unsigned left, c
 /* An instruction that is neither a branch nor a stack operation; false: no such form. */
 bool trans_simple(struct trans *t, const struct insn *i, enum jit_kind kind);
 bool trans_canonical(gva_t la);
+
+/* ---- flat.c ---- */
+/* Can the translator do this memory operand of 32-bit code? */
+bool trans_flat_operand(const struct insn *i);
+/* Forms of 32-bit code that 64-bit mode lacks, as ones that it has. */
+void trans_flat_forms(struct insn *insns, unsigned n);
+/*
+ * S0 += base of FS or GS, when the segment is one that needs no checks, else to the slow path.
+ * Overwrites EFLAGS.
+ */
+void trans_flat_base(struct trans *t, const struct insn *i, unsigned size, bool write);
