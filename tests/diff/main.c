@@ -26,9 +26,9 @@ enum main_part { PART_ONE, PART_PROGRAMS, PART_SMC, PARTS };
 
 static struct {
 	unsigned long cases[PARTS], lost, stuck, differences[DIFF_ENGINES];
-	/* cases of one instruction in 64-bit mode: all by emitted code, with calls, not translated
-	 */
-	unsigned long emitted, called, untranslated;
+	/* cases of one instruction, in 64-bit mode and 32-bit code: all by emitted code, with calls,
+	 * not translated */
+	unsigned long emitted[2], called[2], untranslated[2];
 	/* programs: instructions that ran; of those, in DIFF_JIT and DIFF_MIX */
 	unsigned long steps[PARTS], calls[PARTS][DIFF_ENGINES], interpreted[PARTS][DIFF_ENGINES];
 	unsigned long ended[PARTS], faulted[PARTS], blocks, traces;
@@ -60,15 +60,15 @@ static void main_count(enum main_part part, const struct diff_case *c, const str
 	stats.interpreted[part][e] += how->interpreted;
 	if (e == DIFF_INTERP)
 		stats.steps[part] += how->steps;
-	if (part != PART_ONE || e != DIFF_JIT || c->mode32)
+	if (part != PART_ONE || e != DIFF_JIT)
 		return;
 	/* the INT3 at the end is a call */
 	if (!how->calls)
-		stats.untranslated++;
+		stats.untranslated[c->mode32]++;
 	else if (b->vec == DIFF_OK && how->calls == 1 && !how->interpreted)
-		stats.emitted++;
+		stats.emitted[c->mode32]++;
 	else
-		stats.called++;
+		stats.called[c->mode32]++;
 }
 
 /* Run c in an engine and compare. False: it differs. */
@@ -253,9 +253,10 @@ static void main_how(void)
 {
 	static const char *const name[PARTS] = { "", "programs", "self-modifying programs" };
 
-	printf("of one instruction, 64-bit: %lu by emitted code, %lu with a call, %lu not "
-	       "translated\n",
-	       stats.emitted, stats.called, stats.untranslated);
+	for (unsigned m = 0; m < 2; m++)
+		printf("of one instruction, %s-bit: %lu by emitted code, %lu with a call, %lu not "
+		       "translated\n",
+		       m ? "32" : "64", stats.emitted[m], stats.called[m], stats.untranslated[m]);
 	for (unsigned p = PART_PROGRAMS; p < PARTS; p++) {
 		printf("%s: %lu, %lu to their end, %lu with a fault; %lu instructions run;",
 		       name[p], stats.cases[p], stats.ended[p], stats.faulted[p], stats.steps[p]);

@@ -114,6 +114,46 @@ TEST(compat_mode)
 	CHECK_EQ((u32)compat_run(0xffffffff), 0);
 }
 
+/* The same bytes at the same address in both modes: inc rax, or dec eax and inc eax. */
+SNIPPET(both_code, ".byte 0x48, 0xff, 0xc0\n\tjmp *%rsi\n\t");
+SNIPPET(both_from32, ".code32\n\t"
+		     "mov $both_back, %esi\n\tmov $both_code, %ecx\n\tjmp *%ecx\n"
+		     "both_back:\n\tljmp $0x08, $both_end\n\t"
+		     ".code64");
+
+static ulong both_long(ulong x)
+{
+	__asm__ volatile("lea 1f(%%rip), %%rsi\n\tjmp both_code\n1:" : "+a"(x)::"rsi", "cc");
+	return x;
+}
+
+static ulong __attribute__((noinline)) both_compat(ulong x)
+{
+	static struct {
+		u32 off;
+		u16 sel;
+	} __attribute__((packed)) far_ptr;
+
+	far_ptr.off = (u32)(ulong)both_from32;
+	far_ptr.sel = SEL_CODE32;
+	__asm__ volatile("push %%rbx\n\tpush %%rbp\n\tljmpl *%1\n"
+			 "both_end:\n\tpop %%rbp\n\tpop %%rbx"
+			 : "+a"(x)
+			 : "m"(far_ptr)
+			 : "rdi", "rsi", "rdx", "rcx", "r8", "r9", "r10", "r11", "r12", "r13",
+			   "r14", "r15", "memory", "cc");
+	return x;
+}
+
+TEST(both_modes)
+{
+	for (ulong n = 0; n < 40; n++) {
+		CHECK_EQ(both_long(n + 0xffffffff), n + 0x100000000);
+		CHECK_EQ(both_compat(n + 0xf00000000), n);
+		CHECK_EQ(both_compat(n), n);
+	}
+}
+
 /* Ring 3, 32-bit: an access beyond the limit of ds faults in compatibility mode. */
 SNIPPET(compat_limit, ".code32\n\t"
 		      "mov %edi, %ds\n\tmov 0xffc, %eax\n\tmov 0xffd, %eax\n\t" USER_END ".code64");

@@ -68,6 +68,71 @@ TEST(limit_bytes)
 	write_es(SEL_DATA);
 }
 
+/* The same code in flat segments and in others: what is known of one holds for none else. */
+SNIPPET(flat_es, "movl %es:(%ebx), %eax\n\tret");
+SNIPPET(flat_fs, "movl %fs:(%ebx), %eax\n\tret");
+SNIPPET(flat_fs_set, "incl %fs:(%ebx)\n\tret");
+
+static u32 flat_call(struct trap *t, const void *code, u16 es, u16 fs, u32 ebx)
+{
+	u32 ax = 0;
+
+	/* ES is put back at once, C code takes it to be flat */
+	CATCH(*t, __asm__ volatile("mov %w3, %%fs\n\tmov %w2, %%es\n\tcall *%1\n\t"
+				   "push %%ss\n\tpop %%es"
+				   : "=a"(ax)
+				   : "r"(code), "r"(es), "r"(fs), "b"(ebx)
+				   : "memory", "cc"));
+	write_es(SEL_DATA);
+	__asm__ volatile("mov %w0, %%fs" ::"r"(SEL_DATA));
+	return ax;
+}
+
+TEST(flat_or_not)
+{
+	u32 at = (u32)arena;
+	struct trap t;
+
+	for (unsigned n = 0; n < 8; n++)
+		arena[n] = 0x100 + n;
+	gdt_set(S0, make_desc(at, 0xfffff, 0x93, 0xc)); /* based, to 4 GiB */
+	gdt_set(S1, make_desc(at, 7, 0x93, 0x4));       /* with a limit */
+	gdt_set(S2, make_desc(0, 0xfffff, 0x91, 0xc));  /* flat, read-only */
+	for (unsigned n = 0; n < 20; n++) {
+		CHECK_EQ(flat_call(&t, flat_es, SEL_DATA, 0, at + 4), 0x101);
+		CHECK_EQ(t.vec, -1);
+		CHECK_EQ(flat_call(&t, flat_es, S0, 0, 8), 0x102);
+		CHECK_EQ(t.vec, -1);
+		CHECK_EQ(flat_call(&t, flat_es, S1, 0, 4), 0x101);
+		flat_call(&t, flat_es, S1, 0, 5);
+		CHECK_TRAP(t, VEC_GP, 0);
+		flat_call(&t, flat_es, 0, 0, at);
+		CHECK_TRAP(t, VEC_GP, 0);
+
+		CHECK_EQ(flat_call(&t, flat_fs, SEL_DATA, SEL_DATA, at + 12), 0x103);
+		CHECK_EQ(flat_call(&t, flat_fs, SEL_DATA, S0, 16), 0x104);
+		CHECK_EQ(flat_call(&t, flat_fs, SEL_DATA, S0, 20), 0x105);
+		flat_call(&t, flat_fs, SEL_DATA, S1, 8);
+		CHECK_TRAP(t, VEC_GP, 0);
+		flat_call(&t, flat_fs, SEL_DATA, 0, at);
+		CHECK_TRAP(t, VEC_GP, 0);
+		CHECK_EQ(flat_call(&t, flat_fs, SEL_DATA, S2, at + 24), 0x106);
+		flat_call(&t, flat_fs_set, SEL_DATA, S2, at + 24);
+		CHECK_TRAP(t, VEC_GP, 0);
+		flat_call(&t, flat_fs_set, SEL_DATA, S0, 28);
+		CHECK_EQ(t.vec, -1);
+		CHECK_EQ(arena[7], 0x108 + n);
+	}
+	/* negative offsets reach below the base */
+	gdt_set(S0, make_desc(at + 16, 0xfffff, 0x93, 0xc));
+	for (unsigned n = 0; n < 20; n++)
+		CHECK_EQ(flat_call(&t, flat_fs, SEL_DATA, S0, (u32)-12), 0x101);
+	gdt_set(S0, 0);
+	gdt_set(S1, 0);
+	gdt_set(S2, 0);
+	__asm__ volatile("mov %w0, %%fs" ::"r"(0));
+}
+
 TEST(limit_pages)
 {
 	struct trap t;
