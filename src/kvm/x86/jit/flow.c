@@ -47,6 +47,25 @@ void trans_push(struct trans *t, const struct insn *i, bool imm, uint64_t val)
 	trans_lea_rsp(t, -t->word);
 }
 
+/* PUSH of memory: two probes; nothing is changed before the second one has hit. */
+void trans_push_rm(struct trans *t, const struct insn *i)
+{
+	struct emit *e = &t->e;
+
+	if (!(i->flags & IF_MEM)) {
+		trans_push(t, i, false, 0);
+		return;
+	}
+	trans_mem(t, i, t->word, false, false);
+	emit_mov_load(e, t->word, S0, S0, 0);
+	asm_st(e, S0, JIT_OFF(jit.tmp));
+	asm_lea(e, t->word == 8, S0, H_R9, -1, 0, -t->word);
+	trans_probe(t, t->word, true);
+	asm_ld(e, S1, JIT_OFF(jit.tmp));
+	emit_mov_store(e, t->word, S0, 0, S1);
+	trans_lea_rsp(t, -t->word);
+}
+
 /* S0 = [rSP + 0]. */
 static void trans_peek(struct trans *t, const struct insn *i)
 {

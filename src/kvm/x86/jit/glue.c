@@ -230,6 +230,7 @@ static bool glue_operand(struct vcpu *v, const struct insn *i, gva_t *la)
 	case I_PUSH_Zv:
 	case I_PUSH_Iz:
 	case I_PUSH_Ibs:
+	case I_PUSH_Ev:
 	case I_CALL_Jz:
 	case I_CALL_Ev: *la = v->r[REG_RSP] - i->osize; return true;
 	case I_POP_Zv:
@@ -270,13 +271,17 @@ static bool glue_exec(struct vcpu *v, uint32_t desc)
 	static const struct insn sentinel;
 	const struct jit_desc *d = &v->jitp->descs[desc];
 	const struct insn *i = d->insn;
-	gva_t la = 0;
-	bool mem;
+	gva_t la = 0, from = 0;
+	bool mem, two = (i->id == I_PUSH_Ev || i->id == I_CALL_Ev) && (i->flags & IF_MEM);
 
 	v->jitp->stat.execs++;
 	mem = glue_operand(v, i, &la);
-	if (!v->long64)
+	if (two) /* memory beside the stack */
+		from = v->seg_base[i->seg] + insn_ea(v, i);
+	if (!v->long64) {
 		la = (uint32_t)la;
+		from = (uint32_t)from;
+	}
 	v->cur = i;
 	v->block_end = &sentinel;
 	v->insn_rip = d->rip;
@@ -286,6 +291,8 @@ static bool glue_exec(struct vcpu *v, uint32_t desc)
 		v->r[REG_RIP] = (uint32_t)v->r[REG_RIP];
 	if (mem && (v->long64 || v->flat32))
 		jit_tlb_fill(v, la, jit_insn_writes(i));
+	if (two && (v->long64 || v->flat32))
+		jit_tlb_fill(v, from, false);
 	return v->block_end != &sentinel;
 }
 

@@ -42,6 +42,7 @@ bool jit_insn_writes(const struct insn *i)
 	case JK_WR_E:
 	case JK_PUSH_R:
 	case JK_PUSH_I:
+	case JK_PUSH_E:
 	case JK_CALLREL:
 	case JK_CALL_E: return true;
 	default: return false;

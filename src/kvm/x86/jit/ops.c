@@ -30,12 +30,20 @@ static bool trans_high_byte(const struct insn *i, unsigned n)
 	return (n & 12) == 4 && !(i->flags & IF_REX);
 }
 
+/* Exchange the low and the high byte of rAX to rBX, of which n is the latter; flags stay. */
+static void trans_swap_bytes(struct trans *t, unsigned n)
+{
+	asm_u8(&t->e, 0x86);
+	asm_u8(&t->e, 0xc0 | n << 3 | (n - 4));
+}
+
 /* Which operands are general registers. */
 struct ops_form {
 	bool has_g, has_v, rm_gpr;
+	bool high_g, high_rm; /* AH, CH, DH, BH */
 };
 
-/* False: high-byte registers, which cannot stand beside REX, or too many registers in memory. */
+/* False: high-byte registers beside ones that need REX, or too many registers in memory. */
 static bool ops_form(const struct insn *i, struct ops_form *f)
 {
 	const struct insn_info *info = &insn_info[i->id];
@@ -59,7 +67,14 @@ static bool ops_form(const struct insn *i, struct ops_form *f)
 		default: break;
 		}
 	}
-	if ((byte_g && trans_high_byte(i, i->reg)) || (byte_rm && trans_high_byte(i, i->rm)))
+	f->high_g = byte_g && trans_high_byte(i, i->reg);
+	f->high_rm = byte_rm && trans_high_byte(i, i->rm);
+	if ((f->high_g && f->rm_gpr && !f->high_rm && jit_host_reg(i->rm) > 7) ||
+	    (f->high_rm && f->has_g && !f->high_g && jit_host_reg(i->reg) > 7))
+		return false;
+	/* exchanged with the low byte: of no register of the address, and not of CMPXCHG's AL */
+	if (f->high_g && mem &&
+	    (i->base == i->reg - 4 || i->index == i->reg - 4 || i->id == I_CMPXCHG_EbGb))
 		return false;
 	in_memory += f->has_g && jit_host_reg(i->reg) < 0;
 	in_memory += f->has_v && jit_host_reg(i->vvvv) < 0;
@@ -77,7 +92,8 @@ bool trans_has_form(const struct insn *i)
 /*
  * The guest's own instruction with registers mapped and memory at [S0]. dest_g: ModRM.reg is
  * written. False when it has no such form: high-byte registers beside ones that need REX, too many
- * operands in memory-resident registers.
+ * operands in memory-resident registers. A high-byte register beside memory, whose address needs
+ * REX, changes places with the low byte meanwhile.
  */
 bool trans_generic(struct trans *t, const struct insn *i, bool reads, bool writes, unsigned msize)
 {
@@ -112,7 +128,7 @@ bool trans_generic(struct trans *t, const struct insn *i, bool reads, bool write
 		/* restoring flags uses S1: before any operand is loaded there */
 		trans_before_op(t, i);
 		if (f.rm_gpr) {
-			rm = trans_reg(t, i->rm, S1, true);
+			rm = f.high_rm ? i->rm : trans_reg(t, i->rm, S1, true);
 			x.rm = (uint8_t)rm;
 			if (rm == S1)
 				free = S0;
@@ -120,7 +136,12 @@ bool trans_generic(struct trans *t, const struct insn *i, bool reads, bool write
 			x.rm = i->rm; /* vector */
 		}
 		if (f.has_g) {
-			if (f.rm_gpr && i->reg == i->rm) {
+			if (f.high_g && mem) {
+				trans_swap_bytes(t, i->reg);
+				g = i->reg - 4u;
+			} else if (f.high_g) {
+				g = i->reg;
+			} else if (f.rm_gpr && i->reg == i->rm) {
 				g = rm;
 			} else {
 				g = trans_reg(t, i->reg, free, true);
@@ -147,6 +168,8 @@ bool trans_generic(struct trans *t, const struct insn *i, bool reads, bool write
 		if (i->flags & IF_LOCK)
 			asm_u8(&t->e, 0xf0);
 		emit_op(&t->e, &x);
+		if (f.high_g && mem)
+			trans_swap_bytes(t, i->reg);
 		if (f.has_g)
 			trans_reg_back(t, i->reg, g);
 		if (f.has_v)
@@ -184,9 +207,7 @@ void trans_plain(struct trans *t, const struct insn *i)
 
 bool trans_zreg_has_form(const struct insn *i)
 {
-	if (i->id == I_MOV_ZbIb)
-		return !trans_high_byte(i, i->rm);
-	return i->id == I_XCHG_ZvrAX || i->osize != 2;
+	return i->id == I_XCHG_ZvrAX || i->id == I_MOV_ZbIb || i->osize != 2;
 }
 
 /* A register in the opcode. */
@@ -202,10 +223,11 @@ bool trans_zreg(struct trans *t, const struct insn *i)
 		asm_const(&t->e, r, i->osize == 4 ? (uint32_t)i->imm : i->imm);
 		break;
 	case I_MOV_ZbIb:
-		if (trans_high_byte(i, i->rm))
-			return false;
-		r = trans_reg(t, i->rm, S0, true);
-		asm_rex(&t->e, false, 0, 0, r, true);
+		r = i->rm;
+		if (!trans_high_byte(i, i->rm)) {
+			r = trans_reg(t, i->rm, S0, true);
+			asm_rex(&t->e, false, 0, 0, r, true);
+		}
 		asm_u8(&t->e, 0xb0 | (r & 7));
 		asm_u8(&t->e, (uint8_t)i->imm);
 		break;

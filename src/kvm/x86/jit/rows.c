@@ -114,6 +114,7 @@ const uint8_t jit_kinds[I_COUNT] = {
 	ROW(PUSH_Zv, JK_PUSH_R),
 	ROW(PUSH_Iz, JK_PUSH_I),
 	ROW(PUSH_Ibs, JK_PUSH_I),
+	ROW(PUSH_Ev, JK_PUSH_E),
 	ROW(POP_Zv, JK_POP_R),
 	ROW(LEAVE, JK_LEAVE),
 	ROW(JCC_Jb, JK_JCC),

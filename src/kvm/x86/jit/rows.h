@@ -21,6 +21,7 @@ enum jit_kind {
 	JK_LEA,
 	JK_PUSH_R,
 	JK_PUSH_I,
+	JK_PUSH_E,
 	JK_POP_R,
 	JK_LEAVE,
 	JK_JCC,

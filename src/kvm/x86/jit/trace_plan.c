@@ -90,7 +90,12 @@ static void plan_regs(const struct vcpu *v, const struct insn *i, unsigned *used
 			w |= 1u << r;
 	}
 	switch (kind) {
-	case JK_ZREG: w |= 1u << i->rm; break;
+	case JK_ZREG:
+		if (i->id == I_MOV_ZbIb && (i->rm & 12) == 4 && !(i->flags & IF_REX))
+			w |= 1u << (i->rm & 3);
+		else
+			w |= 1u << i->rm;
+		break;
 	case JK_PUSH_R: u |= 1u << i->rm, w |= BIT(REG_RSP); break;
 	case JK_PUSH_I:
 	case JK_CALLREL:

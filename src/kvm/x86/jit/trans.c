@@ -75,6 +75,12 @@ static void trans_insn(struct trans *t, const struct insn *i)
 			done = true;
 		}
 		break;
+	case JK_PUSH_E:
+		if (i->osize == t->word) {
+			trans_push_rm(t, i);
+			done = true;
+		}
+		break;
 	case JK_POP_R:
 		if (i->osize == t->word) {
 			trans_pop(t, i);

@@ -151,6 +151,7 @@ gva_t trans_target(const struct trans *t, const struct insn *i);
 /* Has a near branch the size of addresses, and does it not fault? */
 bool trans_near_branch(const struct trans *t, const struct insn *i, gva_t target);
 void trans_push(struct trans *t, const struct insn *i, bool imm, uint64_t val);
+void trans_push_rm(struct trans *t, const struct insn *i);
 void trans_pop(struct trans *t, const struct insn *i);
 void trans_leave(struct trans *t, const struct insn *i);
 /*
