@@ -131,7 +131,8 @@ static uint64_t compare_flags_kept(const struct diff_case *c, uint64_t rip)
 	for (uint64_t n = rip - c->in.rip; n < c->len && open; n += i.len) {
 		const struct insn_info *row;
 
-		if (insn_decode(c->code + n, c->len - n, DECODE_64, false, &i) != DECODE_OK)
+		if (insn_decode(c->code + n, c->len - n, c->mode32 ? DECODE_32 : DECODE_64, false,
+				&i) != DECODE_OK)
 			break;
 		row = &insn_info[i.id];
 		/* a shift by a constant may only have a count of 0 */
@@ -155,7 +156,8 @@ void diff_normalize(const struct diff_case *c, struct diff_result *a, struct dif
 	if (c->seq && a->vec >= 0) {
 		at.id = I_COUNT;
 		if (off < c->len &&
-		    insn_decode(c->code + off, c->len - off, DECODE_64, false, &i) == DECODE_OK)
+		    insn_decode(c->code + off, c->len - off, c->mode32 ? DECODE_32 : DECODE_64,
+				false, &i) == DECODE_OK)
 			at.id = i.id;
 	}
 	compare_one(&at, a);

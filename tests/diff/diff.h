@@ -86,7 +86,7 @@ bool diff_generate(struct diff_rng *g, unsigned id, unsigned n, bool mode32, str
 /* ---- seq.c ---- */
 void diff_seq_init(void);
 /* Make a program for place n of the batch. */
-void diff_seq_generate(struct diff_rng *g, unsigned n, bool smc, struct diff_case *c);
+void diff_seq_generate(struct diff_rng *g, unsigned n, bool smc, bool mode32, struct diff_case *c);
 
 /*
  * Does what is undefined in a row's flags depend on what they were? They were perhaps dead, then,
@@ -118,6 +118,8 @@ void diff_engine_init(void);
 void diff_engine_load(enum diff_engine e, const struct diff_case *c, unsigned n);
 void diff_engine_run(enum diff_engine e, const struct diff_case *c, struct diff_result *out,
 		     struct diff_how *how);
+/* 15 bytes of code at rip as they are now. False: there is no code. */
+bool diff_engine_bytes(enum diff_engine e, uint64_t rip, uint8_t *bytes);
 
 /* ---- compare.c ---- */
 /* Bring what is not compared to one value, the same for both. b comes from an engine. */

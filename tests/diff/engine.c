@@ -33,6 +33,7 @@ static struct engine {
 	struct kvm_file *sys, *vm, *vcpu;
 	struct vcpu *v;
 	uint8_t *tables, *data, *code, *smc;
+	struct seg seg[SEG_COUNT]; /* at the start of a case, but for CS */
 	unsigned slots;
 } engines[DIFF_ENGINES];
 static volatile unsigned engine_ticks; /* since the case began */
@@ -148,6 +149,7 @@ static void engine_new(struct engine *g, const struct kvm_options *opt)
 	free(cpuid);
 	g->v = g->vcpu->vcpu;
 	g->v->xcr0 = fpu_supported_xcr0() & 7;
+	memcpy(g->seg, g->v->seg, sizeof(g->seg));
 	vcpu_update_mode(g->v);
 	if (!opt->no_jit && !g->v->jitp) {
 		fprintf(stderr, "diff: no translator on this host\n");
@@ -199,6 +201,19 @@ void diff_engine_load(enum diff_engine e, const struct diff_case *c, unsigned n)
 		if (!c[k].smc)
 			memcpy(g->code + (c[k].in.rip - DIFF_CODE), c[k].code, c[k].len);
 	kvm_vm_memory_written(g->vm, DIFF_CODE, DIFF_CODE_SIZE);
+}
+
+bool diff_engine_bytes(enum diff_engine e, uint64_t rip, uint8_t *bytes)
+{
+	const struct engine *g = &engines[e];
+
+	if (rip - DIFF_CODE < DIFF_CODE_SIZE - 15)
+		memcpy(bytes, g->code + (rip - DIFF_CODE), 15);
+	else if (rip - DIFF_SMC < DIFF_SMC_SIZE - 15)
+		memcpy(bytes, g->smc + (rip - DIFF_SMC), 15);
+	else
+		return false;
+	return true;
 }
 
 static bool engine_at_end(const struct engine *g, uint64_t rip)
@@ -265,6 +280,10 @@ void diff_engine_run(enum diff_engine e, const struct diff_case *c, struct diff_
 		memcpy(g->smc + (c->in.rip - DIFF_SMC), c->code, c->len);
 		kvm_vm_memory_written(g->vm, DIFF_SMC, DIFF_SMC_SIZE);
 	}
+	/* a program that goes astray may load null selectors */
+	for (unsigned n = 0; n < SEG_COUNT; n++)
+		if (n != SEG_CS)
+			v->seg[n] = g->seg[n];
 	engine_mode(v, c->mode32);
 	memcpy(v->r, c->in.r, sizeof(c->in.r));
 	v->r[REG_RIP] = c->in.rip;

@@ -57,25 +57,25 @@ void seq_step(struct seq *s)
 	if (!seq_room(s, 8) || !((s->pointers | s->indexes) >> r & 1) || by != (int8_t)by)
 		return;
 	switch (gen_below(s->g, 5)) {
-	case 0: /* inc, dec r64 */
-		seq_put(s, 0x48 | r >> 3, 1);
+	case 0: /* inc, dec */
+		seq_rex(s, 8 | r >> 3);
 		seq_put(s, 0xff, 1);
 		seq_put(s, (gen_percent(s->g, 50) ? 0xc0 : 0xc8) | (r & 7), 1);
 		return;
 	case 1: /* sub r, by */
-		seq_put(s, 0x48 | r >> 3, 1);
+		seq_rex(s, 8 | r >> 3);
 		seq_put(s, 0x83, 1);
 		seq_put(s, 0xe8 | (r & 7), 1);
 		break;
 	case 2: /* lea r, [r + by] */
-		seq_put(s, 0x48 | (r >> 3) * 5, 1);
+		seq_rex(s, 8 | (r >> 3) * 5);
 		seq_put(s, 0x8d, 1);
 		seq_put(s, 0x40 | (r & 7) * 9, 1);
 		if ((r & 7) == 4)
 			seq_put(s, 0x24, 1);
 		break;
 	default: /* add r, by */
-		seq_put(s, 0x48 | r >> 3, 1);
+		seq_rex(s, 8 | r >> 3);
 		seq_put(s, 0x83, 1);
 		seq_put(s, 0xc0 | (r & 7), 1);
 	}
@@ -84,9 +84,12 @@ void seq_step(struct seq *s)
 
 void seq_loop(struct seq *s)
 {
+	static const uint8_t may32[] = { REG_RBX, REG_RBP };
 	static const uint8_t may[] = { REG_RBX, REG_R8,  REG_R9,  REG_R10, REG_R11,
 				       REG_R12, REG_R13, REG_R14, REG_R15 };
-	unsigned r = may[gen_below(s->g, sizeof(may))], top, count = 2 + gen_below(s->g, 5);
+	unsigned r =
+		s->m32 ? may32[gen_below(s->g, sizeof(may32))] : may[gen_below(s->g, sizeof(may))];
+	unsigned top, count = 2 + gen_below(s->g, 5);
 
 	if (!seq_room(s, 90) || (s->counters | s->pointers | s->indexes) >> r & 1)
 		return;
@@ -104,30 +107,34 @@ void seq_loop(struct seq *s)
 	seq_items(s, 1 + gen_below(s->g, 4));
 	s->depth--;
 	switch (gen_below(s->g, 4)) {
-	case 0: /* dec r64 */
-		seq_put(s, 0x48 | r >> 3, 1);
+	case 0: /* dec of the size of addresses */
+		seq_rex(s, 8 | r >> 3);
 		seq_put(s, 0xff, 1);
 		seq_put(s, 0xc8 | (r & 7), 1);
 		break;
 	case 1: /* dec r32 */
-		seq_put(s, 0x40 | r >> 3, 1);
+		if (s->m32) {
+			seq_put(s, 0x48 | r, 1);
+			break;
+		}
+		seq_rex(s, r >> 3);
 		seq_put(s, 0xff, 1);
 		seq_put(s, 0xc8 | (r & 7), 1);
 		break;
 	case 2: /* sub r, 1 */
-		seq_put(s, 0x48 | r >> 3, 1);
+		seq_rex(s, 8 | r >> 3);
 		seq_put(s, 0x83, 1);
 		seq_put(s, 0xe8 | (r & 7), 1);
 		seq_put(s, 1, 1);
 		break;
 	default: /* lea r, [r - 1]; test r, r */
-		seq_put(s, 0x48 | (r >> 3) * 5, 1);
+		seq_rex(s, 8 | (r >> 3) * 5);
 		seq_put(s, 0x8d, 1);
 		seq_put(s, 0x40 | (r & 7) * 9, 1);
 		if ((r & 7) == 4)
 			seq_put(s, 0x24, 1);
 		seq_put(s, 0xff, 1);
-		seq_put(s, 0x48 | (r >> 3) * 5, 1);
+		seq_rex(s, 8 | (r >> 3) * 5);
 		seq_put(s, 0x85, 1);
 		seq_put(s, 0xc0 | (r & 7) * 9, 1);
 		break;
@@ -149,7 +156,7 @@ void seq_saves(struct seq *s, unsigned items)
 	if (!seq_room(s, 60))
 		return;
 	for (unsigned n = 0; n < k; n++) {
-		r[n] = gen_below(s->g, 16);
+		r[n] = seq_reg(s);
 		if (gen_percent(s->g, 8)) {
 			seq_put(s, 0x6a, 1);
 			seq_put(s, diff_rand(s->g), 1);
@@ -163,7 +170,7 @@ void seq_saves(struct seq *s, unsigned items)
 	seq_items(s, items);
 	s->depth--;
 	while (k--) {
-		at = gen_percent(s->g, 90) ? r[k] : gen_below(s->g, 16);
+		at = gen_percent(s->g, 90) ? r[k] : seq_reg(s);
 		if (s->counters >> at & 1 || (at == REG_RSP && gen_percent(s->g, 80)))
 			at = REG_RAX;
 		if (at >= 8)
@@ -175,30 +182,30 @@ void seq_saves(struct seq *s, unsigned items)
 /* call f; jmp over; f: ...; ret; over: */
 void seq_call(struct seq *s)
 {
-	unsigned at, over, lea = 0, r = seq_free_reg(s), kind = gen_below(s->g, 5);
+	unsigned over, lea = 0, r = seq_free_reg(s), kind = gen_below(s->g, 5);
 	uint64_t slot = DIFF_DATA + 256 + gen_below(s->g, 256);
 
 	if (!seq_room(s, 80))
 		return;
 	if (kind) {
-		lea = s->n + 3;
 		seq_lea(s, r, 0);
+		lea = s->n - 4;
 	}
 	if (kind == 2) { /* through memory: mov [slot], r; call [slot] */
-		seq_put(s, 0x48 | r >> 3 << 2, 1);
+		seq_rex(s, 8 | r >> 3 << 2);
 		seq_put(s, 0x0489 | (r & 7) << 11, 2);
 		seq_put(s, 0x25, 1);
 		seq_put(s, slot, 4);
 		seq_put(s, 0x2514ff, 3);
 		seq_put(s, slot, 4);
-	} else if (kind == 4) { /* from where it pushes to: push r; pop r; call [rsp - 8] */
+	} else if (kind == 4) { /* from where it pushes to: push r; pop r; call [rsp - size] */
 		if (r >= 8)
 			seq_put(s, 0x41, 1);
 		seq_put(s, 0x50 | (r & 7), 1);
 		if (r >= 8)
 			seq_put(s, 0x41, 1);
 		seq_put(s, 0x58 | (r & 7), 1);
-		seq_put(s, 0xf82454ff, 4);
+		seq_put(s, s->m32 ? 0xfc2454ff : 0xf82454ff, 4);
 	} else if (kind) {
 		if (r >= 8)
 			seq_put(s, 0x41, 1);
@@ -211,12 +218,7 @@ void seq_call(struct seq *s)
 	seq_put(s, 0xe9, 1);
 	over = s->n;
 	seq_put(s, 0, 4);
-	at = s->n;
-	{
-		int32_t d = (int32_t)(at - lea - 4);
-
-		memcpy(s->code + lea, &d, 4);
-	}
+	seq_lead(s, lea, !kind);
 	s->depth++;
 	s->in_call++;
 	if (gen_percent(s->g, 40))
@@ -230,7 +232,7 @@ void seq_call(struct seq *s)
 		seq_put(s, 0xc3, 1);
 	} else {
 		seq_put(s, 0xc2, 1);
-		seq_put(s, 8 * gen_below(s->g, 3), 2);
+		seq_put(s, (s->m32 ? 4 : 8) * gen_below(s->g, 3), 2);
 	}
 	seq_rel32(s, over);
 }
@@ -242,15 +244,15 @@ void seq_jump(struct seq *s)
 
 	if (!seq_room(s, 60))
 		return;
-	at = s->n + 3;
 	seq_lea(s, r, 0);
+	at = s->n - 4;
 	if (r >= 8)
 		seq_put(s, 0x41, 1);
 	seq_put(s, 0xe0ff | (r & 7) << 8, 2);
 	s->depth++;
 	seq_items(s, 1 + gen_below(s->g, 2));
 	s->depth--;
-	seq_rel32(s, at);
+	seq_lead(s, at, false);
 }
 
 /* push rbp; mov rbp, rsp; ...; leave */
@@ -258,7 +260,9 @@ void seq_frame(struct seq *s)
 {
 	if (!seq_room(s, 60) || s->counters >> REG_RBP & 1)
 		return;
-	seq_put(s, 0xe5894855, 4);
+	seq_put(s, 0x55, 1);
+	seq_rex(s, 8);
+	seq_put(s, 0xe589, 2);
 	s->depth++;
 	seq_items(s, 1 + gen_below(s->g, 4));
 	s->depth--;
@@ -306,7 +310,7 @@ void seq_string(struct seq *s)
 	if (gen_percent(s->g, 80))
 		seq_put(s, gen_percent(s->g, 70) ? 0xf3 : 0xf2, 1);
 	if (gen_percent(s->g, 30))
-		seq_put(s, 0x48, 1);
+		seq_rex(s, 8);
 	seq_put(s, op[k] | gen_below(s->g, 2), 1);
 }
 
@@ -378,13 +382,13 @@ void seq_refresh(struct seq *s)
 /* An instruction to be changed: op r32, imm32; mov r32, imm32; inc/dec r32; mov r8, imm8. */
 void seq_target(struct seq *s)
 {
-	unsigned r = seq_free_reg(s);
+	unsigned r = seq_free_reg(s), kind = gen_below(s->g, s->m32 && r >= 4 ? 3 : 4);
 
 	if (!seq_room(s, 8))
 		return;
 	if (r >= 8)
 		seq_put(s, 0x41, 1);
-	switch (gen_below(s->g, 4)) {
+	switch (kind) {
 	case 0:
 		seq_put(s, 0x81, 1);
 		seq_victim(s, s->n, 1, 0x18); /* and, sub, xor, cmp */
@@ -404,7 +408,7 @@ void seq_target(struct seq *s)
 		break;
 	default: /* with REX, or rSP's neighbours would be counters' second bytes */
 		if (r < 8)
-			seq_put(s, 0x40, 1);
+			seq_rex(s, 0);
 		seq_put(s, 0xb0 | (r & 7), 1);
 		seq_victim(s, s->n, 1, 0xff);
 		seq_put(s, diff_rand(s->g), 1);
@@ -440,30 +444,30 @@ void seq_store_fill(struct seq *s, unsigned at)
 		if (gen_percent(s->g, 30))
 			seq_put(s, 0xf0, 1);
 		seq_put(s, 0x3580, 2);
-		seq_put(s, to - (s->ip + s->n + 5), 4);
+		seq_disp(s, to, 1);
 		seq_put(s, diff_rand(s->g) & x->mask, 1);
 		s->n = end;
 		return;
 	}
-	r = gen_below(s->g, 16);
+	r = seq_reg(s);
 	switch (gen_below(s->g, x->len >= 4 ? 9 : 5)) {
 	case 0: /* mov byte, imm */
 		seq_put(s, 0x05c6, 2);
-		seq_put(s, to - (s->ip + s->n + 5), 4);
+		seq_disp(s, to, 1);
 		seq_put(s, diff_rand(s->g), 1);
 		break;
 	case 1: /* inc byte */
 		seq_put(s, 0x05fe, 2);
-		seq_put(s, to - (s->ip + s->n + 4), 4);
+		seq_disp(s, to, 0);
 		break;
 	case 2: /* mov [to], r8 */
-		seq_put(s, 0x40 | r >> 3 << 2, 1);
+		seq_rex(s, r >> 3 << 2);
 		seq_put(s, 0x0588 | (r & 7) << 11, 2);
-		seq_put(s, to - (s->ip + s->n + 4), 4);
+		seq_disp(s, to, 0);
 		break;
 	case 3: /* add byte, imm */
 		seq_put(s, 0x0580, 2);
-		seq_put(s, to - (s->ip + s->n + 5), 4);
+		seq_disp(s, to, 1);
 		seq_put(s, diff_rand(s->g), 1);
 		break;
 	case 4: /* lea rdi, to; stosb; mov edi, data: nothing else may go there */
@@ -473,24 +477,24 @@ void seq_store_fill(struct seq *s, unsigned at)
 		break;
 	case 5: /* mov dword, imm */
 		seq_put(s, 0x05c7, 2);
-		seq_put(s, to - (s->ip + s->n + 8), 4);
+		seq_disp(s, to, 4);
 		seq_put(s, diff_rand(s->g), 4);
 		break;
 	case 6: /* mov word, imm, to any two of the bytes */
 		to += gen_below(s->g, 3);
 		seq_put(s, 0x05c766, 3);
-		seq_put(s, to - (s->ip + s->n + 6), 4);
+		seq_disp(s, to, 2);
 		seq_put(s, diff_rand(s->g), 2);
 		break;
 	case 7: /* lock add dword, r32 */
 		seq_put(s, 0xf0, 1);
-		seq_put(s, 0x40 | r >> 3 << 2, 1);
+		seq_rex(s, r >> 3 << 2);
 		seq_put(s, 0x0501 | (r & 7) << 11, 2);
-		seq_put(s, to - (s->ip + s->n + 4), 4);
+		seq_disp(s, to, 0);
 		break;
 	default: /* movd [to], xmm */
 		seq_put(s, 0x057e0f66 | (r & 7) << 27, 4);
-		seq_put(s, to - (s->ip + s->n + 4), 4);
+		seq_disp(s, to, 0);
 		break;
 	}
 	s->n = end;

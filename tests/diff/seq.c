@@ -13,7 +13,7 @@
  *   bytes of immediates, conditions, operations, so that whatever they become is a program too.
  *
  * Not made: instructions that show the model (FIP, XSAVE's header, ...), gathers, port I/O beyond
- * faults, branches with 16-bit operands; 32-bit code, which is never translated.
+ * faults, branches with 16-bit operands; PUSHA and POPA, segment overrides.
  * References: [SDM2 2]. Threads: one.
  */
 #include <string.h>
@@ -47,12 +47,12 @@ static unsigned seq_class(unsigned id)
 					     "FXSAVE",  "FXRSTOR",     "XSAVE",   "XRSTOR",
 					     "FNSAVE",  "FRSTOR",      "FNSTENV", "FLDENV",
 					     "MASKMOV", "VMASKMOVDQU", "LDMXCSR", "VLDMXCSR",
-					     NULL };
+					     "BOUND",   "PUSHA",       "POPA",    NULL };
 	static const char *const fault[] = { "IN_", "OUT", "INS_", "CLI", "STI", NULL };
 	const struct insn_info *row = &insn_info[id];
 
-	if (diff_skip_reason(id) || !host_has_feature(row->feature) ||
-	    row->attr & (A_I64 | A_VSIB) || seq_named(row->name, never))
+	if (diff_skip_reason(id) || !host_has_feature(row->feature) || row->attr & A_VSIB ||
+	    seq_named(row->name, never))
 		return SEQ_NO;
 	if (row->attr & (A_UD | A_PRIV) || seq_named(row->name, fault))
 		return SEQ_FAULT;
@@ -85,6 +85,22 @@ void seq_put(struct seq *s, uint64_t x, unsigned n)
 	s->n += n;
 }
 
+void seq_rex(struct seq *s, unsigned rex)
+{
+	if (!s->m32)
+		seq_put(s, 0x40 | rex, 1);
+}
+
+unsigned seq_reg(struct seq *s)
+{
+	return gen_below(s->g, s->m32 ? 8 : 16);
+}
+
+void seq_disp(struct seq *s, uint64_t to, unsigned more)
+{
+	seq_put(s, s->m32 ? to : to - (s->ip + s->n + 4 + more), 4);
+}
+
 bool seq_room(const struct seq *s, unsigned n)
 {
 	return s->n + n + SEQ_ROOM * s->depth < DIFF_CODE_MAX;
@@ -102,7 +118,7 @@ unsigned seq_free_reg(struct seq *s)
 	unsigned r;
 
 	do
-		r = gen_below(s->g, 16);
+		r = seq_reg(s);
 	while ((s->counters | 1u << REG_RSP) >> r & 1 ||
 	       (s->pointers >> r & 1 && gen_percent(s->g, 90)));
 	return r;
@@ -113,7 +129,7 @@ unsigned seq_pick(struct seq *s, uint16_t set)
 	unsigned r;
 
 	do
-		r = gen_below(s->g, 16);
+		r = seq_reg(s);
 	while (set && !(set >> r & 1));
 	return r;
 }
@@ -121,9 +137,9 @@ unsigned seq_pick(struct seq *s, uint16_t set)
 /* mov r64, imm64, or shorter */
 void seq_mov_imm(struct seq *s, unsigned r, uint64_t x)
 {
-	bool small = x == (uint32_t)x && gen_percent(s->g, 80);
+	bool small = s->m32 || (x == (uint32_t)x && gen_percent(s->g, 80));
 
-	seq_put(s, 0x40 | (small ? 0 : 8) | r >> 3, 1);
+	seq_rex(s, (small ? 0 : 8) | r >> 3);
 	seq_put(s, 0xb8 | (r & 7), 1);
 	seq_put(s, x, small ? 4 : 8);
 }
@@ -131,10 +147,19 @@ void seq_mov_imm(struct seq *s, unsigned r, uint64_t x)
 /* lea r, [rip + to] */
 void seq_lea(struct seq *s, unsigned r, uint64_t to)
 {
-	seq_put(s, 0x48 | r >> 3 << 2, 1);
+	seq_rex(s, 8 | r >> 3 << 2);
 	seq_put(s, 0x8d, 1);
 	seq_put(s, 5 | (r & 7) << 3, 1);
-	seq_put(s, to - (s->ip + s->n + 4), 4);
+	seq_disp(s, to, 0);
+}
+
+void seq_lead(struct seq *s, unsigned at, bool call)
+{
+	uint32_t d = s->n - at - 4;
+
+	if (s->m32 && !call)
+		d = (uint32_t)s->ip + s->n;
+	memcpy(s->code + at, &d, 4);
 }
 
 uint64_t seq_address(struct seq *s, unsigned align)
@@ -315,7 +340,7 @@ bool diff_leaves_undefined(unsigned id)
 /* Compare two registers. */
 static void seq_define_flags(struct seq *s)
 {
-	seq_put(s, 0x40 | gen_below(s->g, 16), 1);
+	seq_rex(s, gen_below(s->g, 16));
 	seq_put(s, 0x38 | gen_below(s->g, 4), 1);
 	seq_put(s, 0xc0 | gen_below(s->g, 64), 1);
 }
@@ -341,6 +366,8 @@ static void seq_random(struct seq *s)
 	if (s->no_vec && (class == SEQ_VEC || class == SEQ_FPU))
 		class = SEQ_INT;
 	id = seq_rows.row[class][gen_below(s->g, seq_rows.n[class])];
+	if (insn_info[id].attr & (s->m32 ? A_O64 : A_I64))
+		return;
 	/* from random memory it unmasks something, and #MF soon ends the program: see seq_x87 */
 	if (id == I_FLDCW_Mw && s->fpu && gen_percent(s->g, 80))
 		return;
@@ -350,8 +377,9 @@ static void seq_random(struct seq *s)
 	do {
 		if (++tries > 40)
 			return;
-		gen_encode(s->g, id, false, &c);
-	} while (c.n > 15 || insn_decode(c.b, c.n, DECODE_64, false, &i) != DECODE_OK ||
+		gen_encode(s->g, id, s->m32, &c);
+	} while (c.n > 15 ||
+		 insn_decode(c.b, c.n, s->m32 ? DECODE_32 : DECODE_64, false, &i) != DECODE_OK ||
 		 i.id != id || i.len != c.n || !seq_accept(s, &i, &c, wild));
 	if (!seq_room(s, c.n + 3))
 		return;
@@ -412,18 +440,20 @@ static void seq_registers(struct seq *s, struct diff_case *c)
 	static const uint8_t may[] = { REG_RBX, REG_RBP, REG_RSI, REG_RDI, REG_R8,  REG_R9,
 				       REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
 
+	unsigned nmay = s->m32 ? 4 : sizeof(may);
+
 	for (unsigned k = 0; k < 16; k++)
 		c->in.r[k] = gen_int(s->g);
 	s->pointers = 1 << REG_RSP;
-	for (unsigned n = 2 + gen_below(s->g, 4); n--;) {
-		unsigned r = gen_percent(s->g, 95) ? may[gen_below(s->g, sizeof(may))]
-						   : gen_below(s->g, 4);
+	for (unsigned n = 2 + gen_below(s->g, s->m32 ? 2 : 4); n--;) {
+		unsigned r =
+			gen_percent(s->g, 95) ? may[gen_below(s->g, nmay)] : gen_below(s->g, 4);
 
 		s->pointers |= (uint16_t)(1u << r);
 		c->in.r[r] = seq_address(s, gen_percent(s->g, 80) ? 32 : 0);
 	}
 	for (unsigned n = 1 + gen_below(s->g, 2); n--;) {
-		unsigned r = may[gen_below(s->g, sizeof(may))];
+		unsigned r = may[gen_below(s->g, nmay)];
 
 		if (s->pointers >> r & 1)
 			continue;
@@ -439,15 +469,18 @@ static void seq_registers(struct seq *s, struct diff_case *c)
 					   : DIFF_DATA + DIFF_RW_SIZE - gen_below(s->g, 24);
 	if (gen_percent(s->g, 90))
 		c->in.r[REG_RSP] &= ~7ull;
+	for (unsigned k = 0; s->m32 && k < 16; k++)
+		c->in.r[k] = k < 8 ? (uint32_t)c->in.r[k] : 0;
 }
 
-void diff_seq_generate(struct diff_rng *g, unsigned n, bool smc, struct diff_case *c)
+void diff_seq_generate(struct diff_rng *g, unsigned n, bool smc, bool mode32, struct diff_case *c)
 {
-	struct seq s = { .g = g, .code = c->code, .smc = smc };
+	struct seq s = { .g = g, .code = c->code, .smc = smc, .m32 = mode32 };
 	unsigned border = 1 + gen_below(g, 200);
 
 	memset(c, 0, sizeof(*c));
 	c->seq = true;
+	c->mode32 = mode32;
 	c->smc = smc;
 	/* where a slot ends a page, and half of the time in memory to be written: across the border
 	 */

@@ -20,6 +20,7 @@ struct seq {
 	uint64_t ip;
 	uint16_t pointers, indexes, counters; /* masks of registers */
 	bool smc, no_vec, no_ac, fpu;         /* fpu: mostly x87 and MMX */
+	bool m32;                             /* 32-bit code */
 	unsigned depth, in_call;
 	struct seq_victim victim[SEQ_VICTIMS];
 	unsigned nvictims;
@@ -29,6 +30,12 @@ struct seq {
 
 /* ---- seq.c ---- */
 void seq_put(struct seq *s, uint64_t x, unsigned n);
+/* REX, or nothing in 32-bit code. */
+void seq_rex(struct seq *s, unsigned rex);
+/* Any general register. */
+unsigned seq_reg(struct seq *s);
+/* disp32 of ModRM 05: absolute, or relative to the end of an instruction `more` bytes behind it. */
+void seq_disp(struct seq *s, uint64_t to, unsigned more);
 /* Is there room for n bytes, and for what must come after the items around them? */
 bool seq_room(const struct seq *s, unsigned n);
 void seq_victim(struct seq *s, unsigned at, unsigned len, unsigned mask);
@@ -37,6 +44,9 @@ unsigned seq_free_reg(struct seq *s);
 unsigned seq_pick(struct seq *s, uint16_t set);
 void seq_mov_imm(struct seq *s, unsigned r, uint64_t x);
 void seq_lea(struct seq *s, unsigned r, uint64_t to);
+/* Let the LEA, or with call the CALL, whose operand lies at `at` lead to where the program now
+ * ends. */
+void seq_lead(struct seq *s, unsigned at, bool call);
 /* Where a memory operand goes: mostly well. */
 uint64_t seq_address(struct seq *s, unsigned align);
 /* At most n random instructions and idioms. */

@@ -51,7 +51,8 @@ void diff_shrink(const struct diff_case *c, enum diff_engine e)
 	for (unsigned p = 0; p < c->len; p += i.len) {
 		if (!together)
 			at[n++] = p;
-		if (insn_decode(c->code + p, c->len - p, DECODE_64, false, &i) != DECODE_OK)
+		if (insn_decode(c->code + p, c->len - p, c->mode32 ? DECODE_32 : DECODE_64, false,
+				&i) != DECODE_OK)
 			i.len = 1, i.id = 0;
 		together = diff_leaves_undefined(i.id);
 	}
