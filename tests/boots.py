@@ -3,7 +3,7 @@
 Boots in a row: no hang, no oops, no warning in dmesg that the same kernel does not print elsewhere.
 
   tests/boots.py [--times 10] [--smp 1,2,4] [--accel soft]... [--logs DIR] [--limit SECONDS]
-                 NAME=KERNEL...
+                 [--add HOST:GUEST]... NAME=KERNEL...
 
 Environment: KVASIR_BINARY. Unlike tests/boot.py it runs the binary itself, with the kernel's
 messages on the console from the first line, so that a boot that does not end leaves its log, and
@@ -70,6 +70,7 @@ def main():
     a.add_argument('--smp', default='1,2,4')
     a.add_argument('--accel', action='append')
     a.add_argument('--append', default='')
+    a.add_argument('--add', action='append', default=[], metavar='HOST:GUEST', help='a file more')
     a.add_argument('--logs', default=f'{top}/build/results')
     a.add_argument('--limit', type=float, default=300)
     a.add_argument('--kvasir', default=os.environ.get('KVASIR_BINARY', f'{top}/build/kvasir'))
@@ -79,7 +80,7 @@ def main():
     t = Tap()
     with tempfile.TemporaryDirectory() as tmp:
         mk = f'{top}/tools/mkinitramfs'
-        subprocess.run([mk, 'base', f'{tmp}/base'], check=True)
+        subprocess.run([mk, 'base', f'{tmp}/base', *o.add], check=True)
         subprocess.run([mk, 'exec', f'{tmp}/exec', COMMAND], check=True)
         with open(f'{tmp}/initrd', 'wb') as f:
             for part in ('base', 'exec'):
