@@ -156,13 +156,19 @@ void jit_tlb_flush(struct vcpu *v)
 		cache_tlb_clear_ctx(v, c);
 }
 
+/* Where a linear page stands in code_vpages. */
+static unsigned cache_vpage(gva_t la)
+{
+	return (unsigned)((la >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> 32) & (JIT_VPAGES - 1);
+}
+
 void jit_tlb_flush_page(struct vcpu *v, uint64_t la)
 {
 	struct jit *j = v->jitp;
 
 	if (!j)
 		return;
-	if (j->code_vpages[(la >> 18) & 63] & BIT((la >> PAGE_SHIFT) & 63))
+	if (j->code_vpages[cache_vpage(la) / 64] & BIT(cache_vpage(la) % 64))
 		jit_new_context(v);
 	for (unsigned c = 0; c < JIT_CTXS; c++)
 		cache_tlb_clear_at(v, c, (la >> PAGE_SHIFT) & (JIT_TLB_SIZE - 1));
@@ -361,7 +367,7 @@ bool jit_cache_page(struct vcpu *v, struct jit_block *jb, unsigned n, struct kvm
 	(*pp)->gen = gen;
 	jb->ref[n] = (struct jit_ref){ (*pp)->blocks, jb };
 	(*pp)->blocks = &jb->ref[n];
-	j->code_vpages[(la >> 18) & 63] |= BIT((la >> PAGE_SHIFT) & 63);
+	j->code_vpages[cache_vpage(la) / 64] |= BIT(cache_vpage(la) % 64);
 	return true;
 }
 

@@ -72,6 +72,7 @@ struct jit_desc {
 #define JIT_DESCS      (1u << 20)
 #define JIT_HASH       (1u << 14)
 #define JIT_PAGES      (1u << 12)
+#define JIT_VPAGES     (1u << 20)
 #define JIT_HEAT       12 /* by default */
 #define JIT_TRACE_HEAT 300
 
@@ -105,7 +106,11 @@ struct jit {
 	uint64_t g_ibtc[JIT_CODE_CTXS]; /* S0: linear address; go there by ibtc, or leave */
 	uint32_t serial;                /* last context number given */
 	uint32_t asid_serial[4096];
-	uint64_t code_vpages[64]; /* bloom: linear pages that code was translated from */
+	/*
+	 * Bloom filter of the linear pages that code was translated from. INVLPG of one makes all
+	 * links stale, so a data page must seldom be taken for one.
+	 */
+	uint64_t code_vpages[JIT_VPAGES / 64];
 	bool kernel_low;          /* kernel code in the lower half has run in this address space */
 	struct jit_check *check;  /* lockstep with the interpreter, or NULL */
 	struct jit_link *pending; /* the jump that was taken to leave */
