@@ -202,6 +202,7 @@ int kvm_set_tsc_khz(struct vcpu *v, uint32_t khz)
 	if (!khz)
 		khz = kvm_host_tsc_khz();
 	v->tsc_khz = khz;
+	v->flush_code = true; /* the translator has made RDTSC for the old rate */
 	/* The counter goes on from where it is. */
 	tsc_set_offset(v, cur - kvm_scale_tsc(khz, __rdtsc()));
 	return 0;

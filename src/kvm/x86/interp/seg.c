@@ -94,27 +94,6 @@ void seg_mark_accessed(struct vcpu *v, const struct desc *d)
 
 /* ---- Segment registers ---------------------------------------------------------------------- */
 
-struct seg seg_make(uint16_t sel, const struct desc *d)
-{
-	uint32_t limit = (d->lo & 0xffff) | (d->hi & 0xf0000);
-	struct seg s = {
-		.base = (d->lo >> 16) | (d->hi & 0xff) << 16 | (d->hi & 0xff000000) |
-			(uint64_t)d->base_hi << 32,
-		.limit = d->hi & (1u << 23) ? limit << 12 | 0xfff : limit,
-		.ar = d->hi >> 8 & 0xf0ff,
-		.sel = sel,
-	};
-
-	if (desc_user(d))
-		s.ar |= SEG_AR_ACCESSED;
-	return s;
-}
-
-struct seg seg_make_null(uint16_t sel, unsigned dpl)
-{
-	return (struct seg){ .ar = SEG_AR_UNUSABLE | dpl << 5, .sel = sel };
-}
-
 bool seg_fits(const struct seg *s, uint64_t off, uint64_t len)
 {
 	uint64_t last = off + len - 1;

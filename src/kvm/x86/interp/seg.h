@@ -100,9 +100,27 @@ bool seg_fetch_sys(struct vcpu *v, uint16_t sel, struct desc *d);
 /* Read a 16-byte or 8-byte IDT or GDT entry whose place has been checked. */
 void seg_read_desc(struct vcpu *v, gva_t la, bool wide, struct desc *d);
 /* The register that the descriptor makes, marked accessed. */
-struct seg seg_make(uint16_t sel, const struct desc *d);
+static inline struct seg seg_make(uint16_t sel, const struct desc *d)
+{
+	uint32_t limit = (d->lo & 0xffff) | (d->hi & 0xf0000);
+	struct seg s = {
+		.base = (d->lo >> 16) | (d->hi & 0xff) << 16 | (d->hi & 0xff000000) |
+			(uint64_t)d->base_hi << 32,
+		.limit = d->hi & (1u << 23) ? limit << 12 | 0xfff : limit,
+		.ar = d->hi >> 8 & 0xf0ff,
+		.sel = sel,
+	};
+
+	if (desc_user(d))
+		s.ar |= SEG_AR_ACCESSED;
+	return s;
+}
+
 /* A register that holds a null selector. dpl is kept for SS, where it stands for CPL. */
-struct seg seg_make_null(uint16_t sel, unsigned dpl);
+static inline struct seg seg_make_null(uint16_t sel, unsigned dpl)
+{
+	return (struct seg){ .ar = SEG_AR_UNUSABLE | dpl << 5, .sel = sel };
+}
 /* Set the accessed bit in memory, if clear, by a locked read-modify-write. */
 void seg_mark_accessed(struct vcpu *v, const struct desc *d);
 /* Set or clear bits of the type field in memory: the busy bit of a TSS. */

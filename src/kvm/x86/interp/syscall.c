@@ -8,30 +8,9 @@
  * as on Intel. References: [SDM2B SYSCALL, SYSRET, SYSENTER, SYSEXIT, SWAPGS], [APM3], [APM2 6.1].
  * Threads:    the vCPU's own.
  */
+#include "kvm/x86/interp/syscall.h"
 #include "kvm/x86/interp/seg.h"
 #include "kvm/x86/interp/system.h"
-
-enum {
-	SYSCALL_CODE =
-		SEG_AR_P | SEG_AR_S | SEG_AR_CODE | SEG_AR_WRITE | SEG_AR_ACCESSED | SEG_AR_G,
-	SYSCALL_DATA = SEG_AR_P | SEG_AR_S | SEG_AR_WRITE | SEG_AR_ACCESSED | SEG_AR_G | SEG_AR_DB,
-};
-
-/* Flat CS and SS at a level, without looking at any descriptor. */
-static void syscall_segments(struct vcpu *v, unsigned cs, unsigned ss, unsigned cpl, bool l)
-{
-	v->seg[SEG_CS] = (struct seg){
-		.limit = 0xffffffff,
-		.ar = SYSCALL_CODE | cpl << 5 | (l ? SEG_AR_L : SEG_AR_DB),
-		.sel = (uint16_t)((cs & ~3u) | cpl),
-	};
-	v->seg[SEG_SS] = (struct seg){
-		.limit = 0xffffffff,
-		.ar = SYSCALL_DATA | cpl << 5,
-		.sel = (uint16_t)((ss & ~3u) | cpl),
-	};
-	v->cpl = (uint8_t)cpl;
-}
 
 EXEC(SYSCALL)
 {
@@ -58,8 +37,6 @@ EXEC(SYSCALL)
 
 EXEC(SYSRET)
 {
-	/* CF PF AF ZF SF TF IF DF OF IOPL NT AC VIF VIP ID */
-	const uint64_t loaded = 0x3c7fd7;
 	unsigned base = v->msr.star >> 48;
 	bool wide = i->osize == 8;
 
@@ -76,7 +53,7 @@ EXEC(SYSRET)
 		throw_gp(v, 0);
 	v->r[REG_RIP] = wide ? v->r[REG_RCX] : (uint32_t)v->r[REG_RCX];
 	syscall_segments(v, wide ? base + 16 : base, base + 8, 3, wide);
-	vcpu_set_rflags(v, v->r[REG_R11] & loaded, ~(uint64_t)RF_FIXED);
+	vcpu_set_rflags(v, v->r[REG_R11] & SYSRET_FLAGS, ~(uint64_t)RF_FIXED);
 	vcpu_update_mode(v);
 }
 

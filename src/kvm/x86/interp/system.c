@@ -47,8 +47,10 @@ EXEC(STI)
 
 	if (!flag || (flag == RF_VIF && (v->rflags & RF_VIP)))
 		throw_gp(v, 0);
-	if (flag == RF_IF && !(v->rflags & RF_IF))
+	if (flag == RF_IF && !(v->rflags & RF_IF)) {
 		v->ev.shadow = SHADOW_STI;
+		v->block_end = v->cur + 1; /* for the run loop to see it */
+	}
 	v->rflags |= flag;
 }
 

@@ -437,12 +437,6 @@ void jit_thread(struct vcpu *v)
 		__asm__ volatile("wrgsbase %0" ::"r"(v));
 }
 
-static bool cache_usable(const struct vcpu *v)
-{
-	return v->jitp && (v->long64 || (v->flat32 && v->r[REG_RIP] <= 0xffffffff)) &&
-	       !v->ac_check && jit_data_ctx(v) < JIT_CTXS;
-}
-
 static void cache_enter(struct vcpu *v, uint64_t code)
 {
 	struct jit *j = v->jitp;
@@ -460,7 +454,7 @@ bool jit_run_known(struct vcpu *v)
 	gva_t la = v->r[REG_RIP];
 	unsigned ctx;
 
-	if (!cache_usable(v) || v->jitp->pending || v->flush_code || v->jit.interp_once ||
+	if (!jit_usable(v) || v->jitp->pending || v->flush_code || v->jit.interp_once ||
 	    v->jit.hot || jit_recording(v->jitp))
 		return false;
 	ctx = jit_code_ctx(v);
@@ -509,7 +503,7 @@ bool jit_run(struct vcpu *v, struct block *b)
 	bool plain = false;
 	unsigned ctx;
 
-	if (!cache_usable(v) || b->has_page_end || b->alone)
+	if (!jit_usable(v) || b->has_page_end || b->alone)
 		return false;
 	if (v->jit.interp_once) {
 		v->jit.interp_once = 0;

@@ -19,9 +19,9 @@ bool jit_check_pure(const struct insn *i)
 
 	if (info->attr & A_PRIV)
 		return false;
-	if ((info->attr & A_REP) && (i->flags & (IF_REP | IF_REPNE)) && !jit_kinds[i->id])
+	if ((info->attr & A_REP) && (i->flags & (IF_REP | IF_REPNE)))
 		return false; /* as long as they please */
-	if (info->how == HOST || jit_kinds[i->id] != JK_CALL)
+	if (info->how == HOST || (jit_kinds[i->id] != JK_CALL && jit_kinds[i->id] != JK_SYS))
 		return true;
 	switch (i->id) {
 	case I_BT_EvGv:
@@ -49,8 +49,10 @@ bool jit_check_pure(const struct insn *i)
 	case I_DIV_Ev:
 	case I_IDIV_Eb:
 	case I_IDIV_Ev:
+	case I_CLI:
 	case I_CLD:
 	case I_STD:
+	case I_PUSHF:
 	case I_ENTER:
 	case I_XLAT:
 	case I_LOOP:
@@ -61,6 +63,7 @@ bool jit_check_pure(const struct insn *i)
 	case I_POP_Ev:
 	case I_MOVBE_GvMv:
 	case I_MOVBE_MvGv:
+	case I_MOV_EvSw:
 	case I_MOV_ALOb:
 	case I_MOV_rAXOv:
 	case I_MOV_ObAL:
@@ -83,6 +86,7 @@ bool jit_check_pure(const struct insn *i)
 	case I_SHL_EvCL_6:
 	case I_TEST_EbIb_1:
 	case I_TEST_EvIz_1:
+	case I_PAUSE:
 	case I_LFENCE:
 	case I_MFENCE:
 	case I_SFENCE:

@@ -107,12 +107,16 @@ static void glue_vec_out(struct emit *e)
 	asm_fix(e, skip);
 }
 
+enum glue_kind { GLUE_EXEC, GLUE_X87, GLUE_END, GLUE_VEC };
+
 /*
- * A call with a descriptor. After it: rax != 0 leaves. reload_vec: vectors that were live before
- * are loaded again, else they are always loaded (C has allowed it). x87: load x87 state as well.
+ * A call with a descriptor. After it: rax != 0 leaves; GLUE_END: it is where to go on, 0 leaves,
+ * vectors stay out. reload_vec: vectors that were live before are loaded again, else they are
+ * always loaded (C has allowed it). GLUE_X87: load x87 state as well.
  */
-static uint64_t glue_make_call(struct emit *e, uintptr_t fn, bool vec_entry, bool x87)
+static uint64_t glue_make_call(struct emit *e, uintptr_t fn, enum glue_kind kind)
 {
+	bool vec_entry = kind == GLUE_VEC;
 	uint64_t at = asm_here(e);
 	size_t leave, skip;
 
@@ -126,8 +130,17 @@ static uint64_t glue_make_call(struct emit *e, uintptr_t fn, bool vec_entry, boo
 	asm_u8(e, 0x33);
 	glue_call_c(e, fn);
 	asm_rr(e, 0x85, true, H_RAX, H_RAX);
+	if (kind == GLUE_END) {
+		leave = asm_jump_fwd(e, CC_E);
+		asm_st(e, H_RAX, JIT_OFF(jit.tmp));
+		glue_load_regs(e);
+		asm_gs(e, 0xff, false, 4, JIT_OFF(jit.tmp));
+		asm_fix(e, leave);
+		glue_leave(e);
+		return at;
+	}
 	leave = asm_jump_fwd(e, CC_NE);
-	if (x87)
+	if (kind == GLUE_X87)
 		jit_x87_in(e);
 	if (!vec_entry) {
 		asm_rr(e, 0x85, false, H_R12, H_R12);
@@ -156,6 +169,38 @@ static uint64_t glue_make_call(struct emit *e, uintptr_t fn, bool vec_entry, boo
 	return at;
 }
 
+/*
+ * A call with a descriptor of a function of lean.c: the registers that C keeps stay, and vectors.
+ * It returns where to go on; 0: the interpreter's function is called as at the end of a block.
+ */
+static uint64_t glue_make_lean(struct emit *e, uintptr_t fn, uint64_t g_exec_end)
+{
+	static const uint8_t lost[] = { H_RAX, H_RCX, H_RDX, H_RSI, H_RDI, H_R8, H_R9 };
+	uint64_t at = asm_here(e);
+	size_t no;
+
+	for (unsigned n = 0; n < sizeof(lost); n++)
+		asm_st(e, lost[n], glue_slot(lost[n]));
+	glue_pop(e, S1); /* points to the descriptor's index */
+	asm_st(e, S1, JIT_OFF(jit.tmp));
+	emit_mov_load(e, 4, H_RSI, S1, 0);
+	asm_ld(e, H_RDI, JIT_OFF(jit.self));
+	glue_call_c(e, fn);
+	asm_rr(e, 0x85, true, H_RAX, H_RAX);
+	no = asm_jump_fwd(e, CC_E);
+	asm_st(e, H_RAX, JIT_OFF(jit.tmp));
+	for (unsigned n = 0; n < sizeof(lost); n++)
+		asm_ld(e, lost[n], glue_slot(lost[n]));
+	asm_gs(e, 0xff, false, 4, JIT_OFF(jit.tmp));
+	asm_fix(e, no);
+	asm_ld(e, S1, JIT_OFF(jit.tmp));
+	glue_push(e, S1);
+	for (unsigned n = 0; n < sizeof(lost); n++)
+		asm_ld(e, lost[n], glue_slot(lost[n]));
+	asm_jmp(e, g_exec_end);
+	return at;
+}
+
 /* Go to the linear address in S0; v->fl has the flags. */
 static void glue_ibtc(struct emit *e, unsigned ctx, uint64_t g_exit)
 {
@@ -178,6 +223,8 @@ static void glue_ibtc(struct emit *e, unsigned ctx, uint64_t g_exit)
 
 void jit_glue(struct jit *j, struct emit *e)
 {
+	const uintptr_t lean[JIT_LEANS] = { (uintptr_t)jit_lean_syscall, (uintptr_t)jit_lean_sysret,
+					    (uintptr_t)jit_lean_iret };
 	static const uint8_t pushes[] = { H_RBP, H_RBX, H_R12, H_R13, H_R14, H_R15 };
 
 	/* void enter(struct vcpu *v, uint64_t code) */
@@ -202,15 +249,19 @@ void jit_glue(struct jit *j, struct emit *e)
 	}
 
 	emit_align(e, 16);
-	j->g_exec = glue_make_call(e, (uintptr_t)jit_call_exec, false, false);
+	j->g_exec = glue_make_call(e, (uintptr_t)jit_call_exec, GLUE_EXEC);
 	emit_align(e, 16);
-	j->g_exec_end = glue_make_call(e, (uintptr_t)jit_call_exec_end, false, false);
+	j->g_exec_end = glue_make_call(e, (uintptr_t)jit_call_exec_end, GLUE_END);
 	emit_align(e, 16);
-	j->g_vec = glue_make_call(e, (uintptr_t)jit_call_vec, true, false);
+	j->g_vec = glue_make_call(e, (uintptr_t)jit_call_vec, GLUE_VEC);
 	emit_align(e, 16);
-	j->g_exec_x87 = glue_make_call(e, (uintptr_t)jit_call_exec_x87, false, true);
+	j->g_exec_x87 = glue_make_call(e, (uintptr_t)jit_call_exec_x87, GLUE_X87);
 	emit_align(e, 16);
-	j->g_x87 = jit_x87_enter(e, glue_make_call(e, (uintptr_t)jit_call_x87, false, true));
+	j->g_x87 = jit_x87_enter(e, glue_make_call(e, (uintptr_t)jit_call_x87, GLUE_X87));
+	for (unsigned n = 0; n < JIT_LEANS; n++) {
+		emit_align(e, 16);
+		j->g_lean[n] = glue_make_lean(e, lean[n], j->g_exec_end);
+	}
 }
 
 void jit_enter(struct vcpu *v, uint64_t code)
@@ -223,26 +274,65 @@ void jit_enter(struct vcpu *v, uint64_t code)
 
 /* ---- What generated code calls -------------------------------------------------------------- */
 
-/* Linear address of the operand that a probe has missed on. */
-static bool glue_operand(struct vcpu *v, const struct insn *i, gva_t *la)
+/* What the probes of an instruction have missed on, or may miss on next time. */
+struct glue_access {
+	gva_t la;
+	bool write;
+};
+
+/* Bit strings: the element that has the bit. */
+static gva_t glue_bit_la(const struct vcpu *v, const struct insn *i)
 {
+	int64_t n = sext(v->r[i->reg], 8 * i->osize);
+
+	return v->seg_base[i->seg] + insn_ea(v, i) +
+	       (uint64_t)((n >> (i->osize == 8   ? 6
+				 : i->osize == 4 ? 5
+						 : 4)) *
+			  i->osize);
+}
+
+/* The operands in memory of a translated instruction, before it runs. */
+static unsigned glue_operands(struct vcpu *v, const struct insn *i, struct glue_access a[2])
+{
+	unsigned n = 0;
+
 	switch (i->id) {
+	case I_PUSH_Ev:
+	case I_CALL_Ev:
+		if (i->flags & IF_MEM)
+			a[n++] = (struct glue_access){ v->seg_base[i->seg] + insn_ea(v, i), false };
+		__attribute__((fallthrough));
+	case I_PUSHF:
 	case I_PUSH_Zv:
 	case I_PUSH_Iz:
 	case I_PUSH_Ibs:
-	case I_PUSH_Ev:
-	case I_CALL_Jz:
-	case I_CALL_Ev: *la = v->r[REG_RSP] - i->osize; return true;
+	case I_CALL_Jz: a[n++] = (struct glue_access){ v->r[REG_RSP] - i->osize, true }; return n;
 	case I_POP_Zv:
 	case I_RET:
-	case I_RET_Iw: *la = v->r[REG_RSP]; return true;
-	case I_LEAVE: *la = v->r[REG_RBP]; return true;
-	default: break;
+	case I_RET_Iw: a[n++] = (struct glue_access){ v->r[REG_RSP], false }; return n;
+	case I_LEAVE: a[n++] = (struct glue_access){ v->r[REG_RBP], false }; return n;
+	case I_LODS_b:
+	case I_LODS_v: a[n++] = (struct glue_access){ v->r[REG_RSI], false }; return n;
+	case I_MOVS_b:
+	case I_MOVS_v:
+		a[n++] = (struct glue_access){ v->r[REG_RSI], false };
+		__attribute__((fallthrough));
+	case I_STOS_b:
+	case I_STOS_v: a[n++] = (struct glue_access){ v->r[REG_RDI], true }; return n;
+	case I_BT_EvGv:
+	case I_BTS_EvGv:
+	case I_BTR_EvGv:
+	case I_BTC_EvGv:
+		if (i->flags & IF_MEM)
+			a[n++] = (struct glue_access){ glue_bit_la(v, i), i->id != I_BT_EvGv };
+		return n;
+	default:
+		if (i->flags & IF_MEM)
+			a[n++] = (struct glue_access){ v->seg_base[i->seg] + insn_ea(v, i),
+						       jit_insn_writes(i) };
+		return n;
 	}
-	if (!(i->flags & IF_MEM))
-		return false;
-	*la = v->seg_base[i->seg] + insn_ea(v, i);
-	return true;
 }
 
 void jit_tlb_fill(struct vcpu *v, gva_t la, bool write)
@@ -271,28 +361,21 @@ static bool glue_exec(struct vcpu *v, uint32_t desc)
 	static const struct insn sentinel;
 	const struct jit_desc *d = &v->jitp->descs[desc];
 	const struct insn *i = d->insn;
-	gva_t la = 0, from = 0;
-	bool mem, two = (i->id == I_PUSH_Ev || i->id == I_CALL_Ev) && (i->flags & IF_MEM);
+	struct glue_access a[2];
+	unsigned n;
 
 	v->jitp->stat.execs++;
-	mem = glue_operand(v, i, &la);
-	if (two) /* memory beside the stack */
-		from = v->seg_base[i->seg] + insn_ea(v, i);
-	if (!v->long64) {
-		la = (uint32_t)la;
-		from = (uint32_t)from;
-	}
 	v->cur = i;
 	v->block_end = &sentinel;
 	v->insn_rip = d->rip;
 	v->r[REG_RIP] = d->rip + i->len;
+	n = glue_operands(v, i, a); /* with rIP as operands see it */
 	((exec_fn *)i->exec)(v, i);
 	if (!v->long64)
 		v->r[REG_RIP] = (uint32_t)v->r[REG_RIP];
-	if (mem && (v->long64 || v->flat32))
-		jit_tlb_fill(v, la, jit_insn_writes(i));
-	if (two && (v->long64 || v->flat32))
-		jit_tlb_fill(v, from, false);
+	if (v->long64 || v->flat32)
+		while (n--)
+			jit_tlb_fill(v, v->long64 ? a[n].la : (uint32_t)a[n].la, a[n].write);
 	return v->block_end != &sentinel;
 }
 
@@ -319,11 +402,10 @@ uint64_t jit_call_exec(struct vcpu *v, uint32_t desc)
 	return 1;
 }
 
-/* The last instruction of a block: always leaves. */
+/* The last instruction of a block. Returns where translated code goes on, 0: leave. */
 uint64_t jit_call_exec_end(struct vcpu *v, uint32_t desc)
 {
-	glue_exec(v, desc);
-	return 1;
+	return glue_exec(v, desc) ? 0 : jit_next(v);
 }
 
 /* A block with vector instructions. Nonzero: leave, the interpreter takes the block. */

@@ -14,6 +14,9 @@
 
 struct jit_block;
 
+/* lean.c: changes of level without vector registers. */
+enum jit_lean { JIT_SYSCALL, JIT_SYSRET, JIT_IRET, JIT_LEANS };
+
 /* A patched jump of one block to another. */
 struct jit_link {
 	struct jit_link *next;    /* others that lead to the same block */
@@ -102,6 +105,7 @@ struct jit {
 	size_t glue_end; /* code below it is the glue */
 	/* glue, as addresses in rx */
 	uint64_t g_enter, g_exit, g_exec, g_exec_end, g_vec, g_link, g_ibtc_miss;
+	uint64_t g_lean[JIT_LEANS];
 	uint64_t g_exec_x87, g_x87;     /* g_exec in blocks with x87; entry of such a block */
 	uint64_t g_ibtc[JIT_CODE_CTXS]; /* S0: linear address; go there by ibtc, or leave */
 	uint32_t serial;                /* last context number given */
@@ -152,6 +156,12 @@ static inline unsigned jit_code_ctx(const struct vcpu *v)
 {
 	return jit_data_ctx(v) + (v->long64 ? 0 : JIT_CTXS);
 }
+/* May translated code run? Rings 1 and 2 are left out, so that its context tells CPL. */
+static inline bool jit_usable(const struct vcpu *v)
+{
+	return v->jitp && (v->long64 || (v->flat32 && v->r[REG_RIP] <= 0xffffffff)) &&
+	       !v->ac_check && v->cpl % 3 == 0 && jit_data_ctx(v) < JIT_CTXS;
+}
 
 /* ---- glue.c --------------------------------------------------------------------------------- */
 void jit_glue(struct jit *j, struct emit *e);
@@ -162,6 +172,14 @@ uint64_t jit_call_exec_end(struct vcpu *v, uint32_t desc);
 uint64_t jit_call_vec(struct vcpu *v, uint32_t desc);
 /* Copy what the MMU's TLB knows of la's page. */
 void jit_tlb_fill(struct vcpu *v, gva_t la, bool write);
+
+/* ---- lean.c ---------------------------------------------------------------------------------- */
+/* Host address of translated code for CS:rIP; 0: none, or something is to be done first. */
+uint64_t jit_next(struct vcpu *v);
+/* Host address to go on at; 0: nothing done, call the interpreter's function. */
+uint64_t jit_lean_syscall(struct vcpu *v, uint32_t desc);
+uint64_t jit_lean_sysret(struct vcpu *v, uint32_t desc);
+uint64_t jit_lean_iret(struct vcpu *v, uint32_t desc);
 
 /* Does the memory operand of a translated instruction need the write entry? */
 bool jit_insn_writes(const struct insn *i);

@@ -45,6 +45,7 @@ bool jit_insn_writes(const struct insn *i)
 	case JK_PUSH_E:
 	case JK_CALLREL:
 	case JK_CALL_E: return true;
+	case JK_SYS: return i->id == I_MOV_EvSw;
 	default: return false;
 	}
 }
@@ -94,9 +95,11 @@ enum jit_kind trans_kind(const struct vcpu *v, const struct insn *i)
 	if (i->exec != (void (*)(void))insn_exec[i->id] &&
 	    !(info->attr & (A_SSE | A_AVX | A_MMX | A_X87 | A_PRIV)))
 		return JK_CALL;
-	if (!vcpu_has(v, info->feature) || i->asize == 2 || (info->attr & A_PRIV))
+	if (!vcpu_has(v, info->feature) || i->asize == 2)
 		return JK_CALL;
-	if (!v->long64 && !trans_flat_operand(i))
+	if ((info->attr & A_PRIV) && (jit_kinds[i->id] != JK_SYS || v->cpl))
+		return JK_CALL;
+	if (!v->long64 && (!trans_flat_operand(i) || jit_kinds[i->id] == JK_SYS))
 		return JK_CALL;
 	if (info->how == CALL)
 		return jit_kinds[i->id];

@@ -30,6 +30,7 @@ enum jit_kind {
 	JK_JMP_E,
 	JK_CALL_E,
 	JK_RET,
+	JK_SYS,   /* system.c */
 	JK_VEC,   /* vector registers, perhaps with general ones */
 	JK_HOSTG, /* HOST row on general registers only */
 	JK_X87    /* x87 and MMX registers, perhaps with general or vector ones */

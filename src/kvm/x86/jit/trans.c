@@ -59,7 +59,9 @@ static void trans_insn(struct trans *t, const struct insn *i)
 	if (insn_info[i->id].attr & (A_BRANCH | A_END))
 		trans_x87_settle(t);
 	t->desc = trans_desc(t, i, t->rip);
-	if (mem && kind != JK_LEA && kind != JK_NOP && (trans_msize(i) == 0 || i->id == I_BT_EvGv))
+	if (mem && i->id == I_BT_EvGv)
+		kind = t->word == 8 ? JK_SYS : JK_CALL;
+	else if (mem && kind != JK_LEA && kind != JK_NOP && trans_msize(i) == 0)
 		kind = JK_CALL;
 	switch (kind) {
 	case JK_CALL: break;
@@ -114,6 +116,7 @@ static void trans_insn(struct trans *t, const struct insn *i)
 			t->ended = done = true;
 		}
 		break;
+	case JK_SYS: done = trans_system(t, i); break;
 	case JK_JMP_E:
 	case JK_CALL_E:
 	case JK_RET:
@@ -132,6 +135,12 @@ static void trans_insn(struct trans *t, const struct insn *i)
 
 /* ---- The block ------------------------------------------------------------------------------ */
 
+/* Changes of level may fault, in ordinary life (a return to a program that has set its own CS). */
+static bool trans_changes_level(const struct insn *i)
+{
+	return i->id == I_SYSCALL || i->id == I_SYSRET || i->id == I_IRET;
+}
+
 static unsigned trans_liveness(struct trans *t, const struct jit_block *b, uint8_t live_packed[],
 			       unsigned out)
 {
@@ -142,7 +151,7 @@ static unsigned trans_liveness(struct trans *t, const struct jit_block *b, uint8
 
 		live_packed[n] = trans_pack(live);
 		/* what calls the interpreter may look at all flags (PUSHF, an exit, a fault) */
-		if (trans_kind(t->v, i) == JK_CALL)
+		if (trans_kind(t->v, i) == JK_CALL || trans_changes_level(i))
 			live = F_ARITH;
 		else
 			live = (live & ~trans_flags_written(i)) | trans_flags_read(i);
@@ -214,7 +223,8 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 		out = trans_flags_at(&t, trans_target(&t, last));
 	else if (last->id == I_JCC_Jb || last->id == I_JCC_Jz)
 		out = trans_flags_at(&t, trans_target(&t, last)) | trans_flags_at(&t, t.next);
-	else if (!(insn_info[last->id].attr & (A_BRANCH | A_END)))
+	else if (!(insn_info[last->id].attr & (A_BRANCH | A_END)) || last->id == I_STAC ||
+		 last->id == I_CLAC)
 		out = trans_flags_at(&t, t.next);
 	in = trans_liveness(&t, jb, live, out);
 	for (unsigned n = 0; n < b->n; n++)

@@ -171,6 +171,10 @@ void trans_jcc(struct trans *t, const struct insn *i);
  */
 unsigned trans_stack_run(struct trans *t, const struct insn *i, unsigned left, const uint8_t *live);
 
+/* ---- system.c ---- */
+/* Rows of kind JK_SYS. False: this one calls the interpreter. */
+bool trans_system(struct trans *t, const struct insn *i);
+
 /* ---- trans.c ---- */
 /* An instruction that is neither a branch nor a stack operation; false: no such form. */
 bool trans_simple(struct trans *t, const struct insn *i, enum jit_kind kind);
