@@ -216,11 +216,30 @@ bool diff_engine_bytes(enum diff_engine e, uint64_t rip, uint8_t *bytes)
 	return true;
 }
 
-static bool engine_at_end(const struct engine *g, uint64_t rip)
+/*
+ * Does an INT3 start here? A program that modifies itself may have put prefixes before the one at
+ * its end: rip is moved behind them, where the signal says that it was.
+ */
+static bool engine_at_end(const struct engine *g, uint64_t *rip)
 {
-	if (rip - DIFF_CODE < DIFF_CODE_SIZE)
-		return g->code[rip - DIFF_CODE] == 0xcc;
-	return rip - DIFF_SMC < DIFF_SMC_SIZE && g->smc[rip - DIFF_SMC] == 0xcc;
+	const uint8_t *code = g->code;
+	uint64_t at = *rip - DIFF_CODE, size = DIFF_CODE_SIZE;
+
+	if (at >= size) {
+		code = g->smc;
+		at = *rip - DIFF_SMC;
+		size = DIFF_SMC_SIZE;
+	}
+	for (unsigned n = 0; n < 15 && at < size; n++, at++) {
+		if (code[at] == 0xcc) {
+			*rip += n;
+			return true;
+		}
+		if (!code[at] || (!strchr("\x26\x2e\x36\x3e\x64\x65\x66\x67\xf2\xf3", code[at]) &&
+				  (code[at] & 0xf0) != 0x40))
+			break;
+	}
+	return false;
 }
 
 /* One instruction, as often as it repeats. */
@@ -258,7 +277,7 @@ static void engine_through(struct engine *g, bool (*run)(struct vcpu *), struct 
 	out->vec = v->ev.exc_pending ? v->ev.exc_vec : DIFF_LOST;
 	/* INT3 without a gate */
 	if (out->vec == VEC_GP && v->ev.exc_error == (VEC_BP << 3 | 2) &&
-	    engine_at_end(g, v->r[REG_RIP]))
+	    engine_at_end(g, &v->r[REG_RIP]))
 		out->vec = DIFF_OK;
 }
 
