@@ -85,8 +85,8 @@ static void plan_regs(const struct vcpu *v, const struct insn *i, unsigned *used
 		default: continue;
 		}
 		u |= 1u << r;
-		/* comparing writes nothing; of a load only the destination changes */
-		if (kind != JK_RD_E && kind != JK_DIV && !(kind == JK_RD_GE && r != i->reg))
+		/* comparing writes nothing; of a load only its first operand changes */
+		if (kind != JK_RD_E && kind != JK_DIV && !(kind == JK_RD_GE && k > 0))
 			w |= 1u << r;
 	}
 	switch (kind) {
