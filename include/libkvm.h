@@ -26,7 +26,7 @@ extern "C" {
 
 #define LIBKVM_ABI 1 /* incremented on each incompatible change */
 
-struct libkvm;	    /* an open engine */
+struct libkvm;      /* an open engine */
 struct libkvm_vm;   /* a virtual machine */
 struct libkvm_vcpu; /* a virtual processor */
 
@@ -38,7 +38,8 @@ struct libkvm_err {
 /* ---- Engine --------------------------------------------------------------------------------- */
 
 enum libkvm_engine {
-	LIBKVM_AUTO, /* the host's when the live probe finds it sound and fast, else the software's */
+	LIBKVM_AUTO, /* the host's when the live probe finds it sound and fast, else the software's
+		      */
 	LIBKVM_HOST, /* /dev/kvm or an error */
 	LIBKVM_SOFT, /* the software KVM */
 };
@@ -46,16 +47,29 @@ enum libkvm_engine {
 /* Suberror of KVM_EXIT_INTERNAL_ERROR: jit_check has found a difference, which is in the log. */
 #define LIBKVM_SUBERROR_CHECK 0x4b43
 
+#define LIBKVM_LOG_IN_ASM  1u /* guest code */
+#define LIBKVM_LOG_OUT_ASM 2u /* host code */
+#define LIBKVM_LOG_RANGES  8
+
 struct libkvm_options {
 	enum libkvm_engine engine;
 	const char *device; /* path of the host's device, NULL for /dev/kvm */
-	int device_fd;	    /* > 0: an already open /dev/kvm, used instead of device; owned by libkvm */
+	int device_fd; /* > 0: an already open /dev/kvm, used instead of device; owned by libkvm */
 	/* Software engine: */
-	bool no_jit;		/* reference interpreter only */
-	bool jit_check;		/* run each translated block in the interpreter too, stop at a difference */
-	unsigned jit_heat;	/* runs of a block before it is translated; 0: the default */
-	unsigned jit_trace;	/* arrivals at a block before a trace is made there; 0: the default, ~0: never */
+	bool no_jit;    /* reference interpreter only */
+	bool jit_check; /* run each translated block in the interpreter too, stop at a difference */
+	unsigned jit_heat;  /* runs of a block before it is translated; 0: the default */
+	unsigned jit_trace; /* arrivals at a block before a trace is made there; 0: the default, ~0:
+			       never */
 	unsigned jit_cache_mib; /* translated code a vCPU keeps; 0: the default */
+	bool jit_profile;       /* count executions of blocks, for libkvm_jit_info */
+	bool jit_perf_map;      /* names of translated code for Linux's perf: /tmp/perf-PID.map */
+	unsigned jit_log;       /* LIBKVM_LOG_*: blocks as they are translated, to standard error */
+	/* Log only blocks that touch one of these linear addresses, first to last; none: all. */
+	struct libkvm_range {
+		uint64_t first, last;
+	} jit_log_range[LIBKVM_LOG_RANGES];
+	unsigned jit_log_ranges;
 };
 
 /*
@@ -102,9 +116,15 @@ int libkvm_mem_set_flags(struct libkvm_vm *vm, uint64_t gpa, uint32_t flags);
 int libkvm_mem_dirty_log(struct libkvm_vm *vm, uint64_t gpa, uint64_t *bitmap);
 /*
  * The caller has written guest memory through its own mapping. The software engine then drops what
- * it has decoded or translated from there, and marks the pages dirty; the host engine needs nothing.
+ * it has decoded or translated from there, and marks the pages dirty; the host engine needs
+ * nothing.
  */
 void libkvm_mem_written(struct libkvm_vm *vm, uint64_t gpa, uint64_t size);
+/*
+ * What the software engine's translator has done, as text for a person, allocated with malloc and
+ * the caller's. Errors: -ENOTSUP on the host engine; -EBUSY while a vCPU runs; -ENOMEM.
+ */
+int libkvm_jit_info(struct libkvm_vm *vm, char **text);
 /* Host pointer for gpa when [gpa, gpa+size) lies in one slot, else NULL. */
 void *libkvm_mem_ptr(struct libkvm_vm *vm, uint64_t gpa, uint64_t size);
 
@@ -139,10 +159,10 @@ int libkvm_set_cpuid(struct libkvm_vcpu *c, const struct kvm_cpuid2 *table);
 
 /*
  * KVM_RUN once, in the calling thread. Returns 0 with the reason in the run area, -EINTR after a
- * kick, -EAGAIN when a processor that waited for start-up has been started (run it again), or another
- * -errno. On the host engine any unblocked signal gives -EINTR too, and the signal SIGRTMAX-1 is
- * libkvm's in threads that run vCPUs. On the software engine handlers run without ending the call:
- * a handler that wants that calls libkvm_vcpu_kick.
+ * kick, -EAGAIN when a processor that waited for start-up has been started (run it again), or
+ * another -errno. On the host engine any unblocked signal gives -EINTR too, and the signal
+ * SIGRTMAX-1 is libkvm's in threads that run vCPUs. On the software engine handlers run without
+ * ending the call: a handler that wants that calls libkvm_vcpu_kick.
  */
 int libkvm_vcpu_run(struct libkvm_vcpu *c);
 
@@ -173,14 +193,15 @@ struct libkvm_callbacks {
 	enum libkvm_next (*debug)(void *opaque, struct libkvm_vcpu *c);
 	/* KVM_EXIT_INTERNAL_ERROR, FAIL_ENTRY and everything not named above; see the run area. */
 	enum libkvm_next (*other)(void *opaque, struct libkvm_vcpu *c, uint32_t exit_reason);
-	/* After a kick (or a signal, see libkvm_vcpu_run), and before each entry when pre is set. */
+	/* After a kick (or a signal, see libkvm_vcpu_run), and before each entry when pre is set.
+	 */
 	enum libkvm_next (*kicked)(void *opaque, struct libkvm_vcpu *c);
 	enum libkvm_next (*pre)(void *opaque, struct libkvm_vcpu *c);
 };
 
 /*
- * Run until a callback says LIBKVM_STOP (returns 0) or KVM_RUN fails (returns -errno). An access that
- * a callback stopped at has been completed by then, and the registers are those after its
+ * Run until a callback says LIBKVM_STOP (returns 0) or KVM_RUN fails (returns -errno). An access
+ * that a callback stopped at has been completed by then, and the registers are those after its
  * instruction; if the instruction makes more accesses, the callbacks have seen them, too.
  * A program with its own loop over libkvm_vcpu_run does this by a run with immediate_exit set.
  */

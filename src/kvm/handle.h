@@ -16,6 +16,7 @@ struct kvm_file {
 	struct kvm_options options;
 	struct kvm_vm *vm; /* VM and vCPU handles hold one reference */
 	struct vcpu *vcpu;
+	int perf_fd; /* system handle: the perf map, else -1 */
 };
 
 /* kvm_run, one PIO page, the coalesced ring page. */
@@ -28,8 +29,8 @@ static inline void *kvm_arg_ptr(uintptr_t arg)
 	return arg < PAGE_SIZE ? NULL : (void *)arg;
 }
 
-/* A VM with one reference; 0 or -errno. */
-int kvm_vm_create(const struct kvm_options *opt, struct kvm_vm **out);
+/* A VM with one reference; 0 or -errno. perf_fd: the perf map, which stays the caller's; -1: none. */
+int kvm_vm_create(const struct kvm_options *opt, int perf_fd, struct kvm_vm **out);
 /* Drop a reference; the last one stops the helper threads and frees all. */
 void kvm_vm_put(struct kvm_vm *vm);
 /* KVM_CREATE_VCPU: on success takes a reference of the VM for the new handle. */

@@ -20,12 +20,23 @@ struct kvm_file;
 /* KVM_EXIT_INTERNAL_ERROR: jit_check has found a difference. Not one of the kernel's. */
 enum { KVM_SUBERROR_CHECK = 0x4b43 };
 
+enum { KVM_LOG_IN_ASM = 1, KVM_LOG_OUT_ASM = 2 }; /* guest, host code of translated blocks */
+#define KVM_LOG_RANGES 8
+
 struct kvm_options {
-	bool no_jit;		/* interpreter only */
-	bool jit_check;		/* run each translated block in the interpreter too, stop at a difference */
-	unsigned jit_heat;	/* runs before a block is translated; 0: JIT_HEAT */
-	unsigned jit_trace;	/* arrivals before a trace is made; 0: JIT_TRACE_HEAT, ~0u: never */
+	bool no_jit;    /* interpreter only */
+	bool jit_check; /* run each translated block in the interpreter too, stop at a difference */
+	unsigned jit_heat;      /* runs before a block is translated; 0: JIT_HEAT */
+	unsigned jit_trace;     /* arrivals before a trace is made; 0: JIT_TRACE_HEAT, ~0u: never */
 	unsigned jit_cache_mib; /* 0: JIT_CACHE_MIB */
+	bool jit_profile;       /* count executions of translated blocks */
+	bool jit_perf_map;      /* name translated code in /tmp/perf-PID.map */
+	unsigned jit_log;       /* KVM_LOG_*, to standard error */
+	/* What is logged: code that touches one of these; all when there is none. */
+	struct kvm_range {
+		gva_t first, last;
+	} jit_log_range[KVM_LOG_RANGES];
+	unsigned jit_log_ranges;
 };
 
 /* A system handle, as open("/dev/kvm") gives. opt may be NULL. */
@@ -50,6 +61,12 @@ void kvm_file_close(struct kvm_file *f);
 /* Memory of a VM handle was written behind the engine's back: forget code, mark dirty. Any thread.
  */
 void kvm_vm_memory_written(struct kvm_file *vm, gpa_t gpa, uint64_t size);
+
+/*
+ * What the translator of a VM handle has done, as text for a person, allocated with malloc: 0, or
+ * -EBUSY while one of its vCPUs is in KVM_RUN, or -ENOMEM. Any thread.
+ */
+int kvm_vm_jit_info(struct kvm_file *vm, char **text);
 
 /*
  * Make KVM_RUN on this vCPU handle return -EINTR soon, or at once when it is entered next.

@@ -8,10 +8,12 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "kvm/arch.h"
 #include "kvm/handle.h"
 #include "kvm/memslot.h"
+#include "kvm/x86/jit/watch.h"
 #include "kvm/x86/vcpu.h"
 
 static struct kvm_file *file_new(enum kvm_file_kind kind, const struct kvm_options *opt)
@@ -20,6 +22,7 @@ static struct kvm_file *file_new(enum kvm_file_kind kind, const struct kvm_optio
 
 	if (f) {
 		f->kind = kind;
+		f->perf_fd = -1;
 		if (opt)
 			f->options = *opt;
 	}
@@ -28,11 +31,25 @@ static struct kvm_file *file_new(enum kvm_file_kind kind, const struct kvm_optio
 
 int kvm_open(const struct kvm_options *opt, struct kvm_file **out, struct err *e)
 {
+	struct kvm_file *f;
+
 	if (opt && opt->jit_check && opt->no_jit)
 		return err_set(e, EINVAL,
 			       "check=on compares the translator, which jit=off leaves out");
-	*out = file_new(KVM_FILE_SYSTEM, opt);
-	return *out ? 0 : err_set(e, ENOMEM, "no memory for the software KVM");
+	f = file_new(KVM_FILE_SYSTEM, opt);
+	if (!f)
+		return err_set(e, ENOMEM, "no memory for the software KVM");
+	if (opt && opt->jit_perf_map) {
+		f->perf_fd = jit_perfmap_open(e);
+		if (f->perf_fd < 0) {
+			int r = f->perf_fd;
+
+			free(f);
+			return r;
+		}
+	}
+	*out = f;
+	return 0;
 }
 
 void kvm_file_close(struct kvm_file *f)
@@ -42,6 +59,8 @@ void kvm_file_close(struct kvm_file *f)
 	/* As in the kernel, a vCPU itself lives as long as its VM. */
 	if (f->vm)
 		kvm_vm_put(f->vm);
+	if (f->perf_fd >= 0)
+		close(f->perf_fd);
 	free(f);
 }
 
@@ -61,7 +80,7 @@ static long file_create_vm(struct kvm_file *f, uintptr_t type, struct kvm_file *
 	n = file_new(KVM_FILE_VM, &f->options);
 	if (!n)
 		return -ENOMEM;
-	r = kvm_vm_create(&f->options, &n->vm);
+	r = kvm_vm_create(&f->options, f->perf_fd, &n->vm);
 	if (r) {
 		free(n);
 		return r;
@@ -134,4 +153,27 @@ void kvm_vcpu_ignore_signals(struct kvm_file *vcpu, bool ignore)
 {
 	if (vcpu->vcpu)
 		atomic_store(&vcpu->vcpu->ignore_signals, ignore);
+}
+
+int kvm_vm_jit_info(struct kvm_file *vm, char **text)
+{
+	struct vcpu *v[KVM_SOFT_MAX_VCPUS] = { NULL };
+	unsigned n = atomic_load(&vm->vm->nvcpus), locked = 0;
+	int r = 0;
+
+	/* KVM_RUN holds the lock of its vCPU: then the vCPU's thread owns the counters. */
+	while (locked < n && !r) {
+		v[locked] = atomic_load(&vm->vm->vcpus[locked]);
+		if (pthread_mutex_trylock(&v[locked]->lock))
+			r = -EBUSY;
+		else
+			locked++;
+	}
+	if (!r) {
+		*text = jit_info(v, n);
+		r = *text ? 0 : -ENOMEM;
+	}
+	while (locked)
+		pthread_mutex_unlock(&v[--locked]->lock);
+	return r;
 }

@@ -9,7 +9,9 @@
  * Threads:      any. vm->lock covers creation; see vm.h for the rest.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "kvm/arch.h"
 #include "kvm/bus.h"
@@ -61,10 +63,12 @@ static void vm_destroy(struct kvm_vm *vm)
 	pthread_mutex_destroy(&vm->lock);
 	pthread_mutex_destroy(&vm->exclusive_lock);
 	pthread_mutex_destroy(&vm->irq_lock);
+	if (vm->perf_fd >= 0)
+		close(vm->perf_fd);
 	free(vm);
 }
 
-int kvm_vm_create(const struct kvm_options *opt, struct kvm_vm **out)
+int kvm_vm_create(const struct kvm_options *opt, int perf_fd, struct kvm_vm **out)
 {
 	struct kvm_vm *vm = calloc(1, sizeof(*vm));
 	int r;
@@ -75,6 +79,7 @@ int kvm_vm_create(const struct kvm_options *opt, struct kvm_vm **out)
 	atomic_store(&vm->refs, 1);
 	if (opt)
 		vm->options = *opt;
+	vm->perf_fd = perf_fd >= 0 ? fcntl(perf_fd, F_DUPFD_CLOEXEC, 0) : -1;
 	vm->config.max_vcpu_id = VM_MAX_VCPU_IDS;
 	r = kvm_memslots_init(vm);
 	if (!r)

@@ -179,6 +179,7 @@ struct kvm_vm {
 	struct kvm_arch_vm *arch; /* PIC, IOAPIC, PIT, clock */
 	bool irqchip_in_kernel, irqchip_split;
 	struct kvm_options options;
+	int perf_fd; /* the perf map, or -1 */
 
 	/* exclusive section: one vCPU alone runs guest code (locked accesses across pages) */
 	pthread_mutex_t exclusive_lock;

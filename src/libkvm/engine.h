@@ -26,6 +26,8 @@ struct lk_ops {
 	struct kvm_run *(*map)(union lk_handle vcpu, size_t size);
 	void (*unmap)(struct kvm_run *run, size_t size);
 	void (*written)(union lk_handle vm, uint64_t gpa, uint64_t size);
+	/* libkvm_jit_info; NULL: there is no translator */
+	int (*jit_info)(union lk_handle vm, char **text);
 	/* KVM_RUN in the calling thread; kick: async-signal-safe. */
 	int (*run)(struct libkvm_vcpu *c);
 	void (*kick)(struct libkvm_vcpu *c);

@@ -8,6 +8,9 @@
 #include "kvm/kvm.h"
 #include "libkvm/engine.h"
 
+_Static_assert(LIBKVM_LOG_IN_ASM == KVM_LOG_IN_ASM && LIBKVM_LOG_OUT_ASM == KVM_LOG_OUT_ASM &&
+		       LIBKVM_LOG_RANGES == KVM_LOG_RANGES,
+	       "one number with two names");
 _Static_assert(LIBKVM_SUBERROR_CHECK == KVM_SUBERROR_CHECK, "one number with two names");
 
 int lk_soft_open(const struct libkvm_options *opt, union lk_handle *h, struct libkvm_err *e)
@@ -22,6 +25,15 @@ int lk_soft_open(const struct libkvm_options *opt, union lk_handle *h, struct li
 		o.jit_heat = opt->jit_heat;
 		o.jit_trace = opt->jit_trace;
 		o.jit_cache_mib = opt->jit_cache_mib;
+		o.jit_profile = opt->jit_profile;
+		o.jit_perf_map = opt->jit_perf_map;
+		o.jit_log = opt->jit_log;
+		o.jit_log_ranges = opt->jit_log_ranges;
+		if (opt->jit_log_ranges > KVM_LOG_RANGES)
+			return lk_fail(e, EINVAL, "more than %d ranges to log", KVM_LOG_RANGES);
+		for (unsigned n = 0; n < opt->jit_log_ranges; n++)
+			o.jit_log_range[n] = (struct kvm_range){ opt->jit_log_range[n].first,
+								 opt->jit_log_range[n].last };
 	}
 	r = kvm_open(&o, &h->file, &why);
 	return r ? lk_fail(e, -r, "%s", why.msg) : 0;
@@ -64,6 +76,11 @@ static void soft_written(union lk_handle vm, uint64_t gpa, uint64_t size)
 	kvm_vm_memory_written(vm.file, gpa, size);
 }
 
+static int soft_jit_info(union lk_handle vm, char **text)
+{
+	return kvm_vm_jit_info(vm.file, text);
+}
+
 static int soft_run(struct libkvm_vcpu *c)
 {
 	return (int)kvm_file_ioctl(c->h.file, KVM_RUN, 0, NULL);
@@ -81,6 +98,7 @@ const struct lk_ops lk_soft = {
 	.map = soft_map,
 	.unmap = soft_unmap,
 	.written = soft_written,
+	.jit_info = soft_jit_info,
 	.run = soft_run,
 	.kick = soft_kick,
 };

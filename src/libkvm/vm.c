@@ -64,6 +64,11 @@ int libkvm_vm_ioctl(struct libkvm_vm *vm, unsigned long request, void *arg)
 	return vm->k->ops->ioctl(vm->h, request, arg, NULL);
 }
 
+int libkvm_jit_info(struct libkvm_vm *vm, char **text)
+{
+	return vm->k->ops->jit_info ? vm->k->ops->jit_info(vm->h, text) : -ENOTSUP;
+}
+
 struct libkvm *libkvm_vm_engine(struct libkvm_vm *vm)
 {
 	return vm->k;

@@ -3,12 +3,7 @@
  * changed under it. Not checked here: the comparison's message.
  * References: kvm/x86/jit/check.h.
  */
-#include "unit/kvmtest.h"
-
-#include "kvm/handle.h"
-#include "kvm/x86/jit/jit_int.h"
-
-enum { PML4 = 0x4000, PDPT = 0x5000, PD = 0x6000, DATA = 0x2000 };
+#include "unit/longtest.h"
 
 /* One block, then I/O so that KVM_RUN ends; the flags of CMP are read after it. */
 static const uint8_t code[] = {
@@ -21,51 +16,11 @@ static const uint8_t code[] = {
 	0xeb, 0xe0,                                                 /* jmp to the start */
 };
 
-static void check_vm(struct kt *t)
+static bool check_open(struct kt *t)
 {
 	const struct kvm_options o = { .jit_check = true, .jit_heat = 1 };
 
-	memset(t, 0, sizeof(*t));
-	assert_int_equal(kvm_open(&o, &t->sys, NULL), 0);
-	assert_int_equal(kvm_file_ioctl(t->sys, KVM_CREATE_VM, 0, &t->vm), 0);
-	t->ram = mmap(NULL, KT_RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	assert_ptr_not_equal(t->ram, MAP_FAILED);
-	assert_int_equal(kt_slot(t, 0, 0, 0, KT_RAM, t->ram), 0);
-}
-
-/* At code in 64-bit mode, all addresses as they are. False: no translator on this host. */
-static bool check_open(struct kt *t)
-{
-	const uint64_t table[] = { PDPT | 3, PD | 3, 0x83 };
-	struct kvm_segment s = { .present = 1, .s = 1, .g = 1, .limit = 0xffffffff };
-	struct kvm_sregs sr;
-	long r;
-
-	check_vm(t);
-	r = kvm_file_ioctl(t->vm, KVM_CREATE_VCPU, 0, &t->cpu);
-	if (r == -ENOTSUP) {
-		kt_close(t);
-		return false;
-	}
-	assert_int_equal(r, 0);
-	t->run = kvm_file_mmap(t->cpu);
-	memcpy(t->ram + KT_CODE, code, sizeof(code));
-	for (unsigned n = 0; n < 3; n++)
-		memcpy(t->ram + PML4 + 0x1000 * n, &table[n], 8);
-	kt_start(t->cpu, KT_CODE);
-	assert_int_equal(kt_cpu(t, KVM_GET_SREGS, &sr), 0);
-	s.type = 3;
-	sr.ds = sr.es = sr.ss = s;
-	s.type = 11;
-	s.l = 1;
-	s.selector = 8;
-	sr.cs = s;
-	sr.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG;
-	sr.cr3 = PML4;
-	sr.cr4 = CR4_PAE | CR4_OSFXSR;
-	sr.efer = EFER_LME | EFER_LMA;
-	assert_int_equal(kt_cpu(t, KVM_SET_SREGS, &sr), 0);
-	return true;
+	return lt_open(t, &o, code, sizeof(code));
 }
 
 /* Find bytes in the code made since the glue and change one of them. */
@@ -87,10 +42,10 @@ static void test_same(void **state)
 		return;
 	}
 	for (unsigned n = 0; n < 10; n++) {
-		t.ram[DATA] = 0;
+		t.ram[LT_DATA] = 0;
 		kt_run(&t, KVM_EXIT_IO);
 		assert_int_equal(kt_rip(&t), KT_CODE + 25);
-		assert_memory_equal(t.ram + DATA, "\x44\x33\x22\x11", 4);
+		assert_memory_equal(t.ram + LT_DATA, "\x44\x33\x22\x11", 4);
 	}
 	kt_close(&t);
 }
@@ -106,14 +61,14 @@ static void check_found(const void *bytes, size_t n, size_t at, uint8_t to)
 	}
 	kt_run(&t, KVM_EXIT_IO);
 	check_corrupt(&t, bytes, n, at, to);
-	memset(t.ram + DATA, 0xff, 8);
+	memset(t.ram + LT_DATA, 0xff, 8);
 	kt_run(&t, KVM_EXIT_INTERNAL_ERROR);
 	assert_int_equal(t.run->internal.suberror, KVM_SUBERROR_CHECK);
 	/* the interpreter's result stands */
 	assert_int_equal(kt_cpu(&t, KVM_GET_REGS, &r), 0);
 	assert_int_equal(r.rip, KT_CODE + 25);
 	assert_int_equal(r.rax, 0x12345678);
-	assert_memory_equal(t.ram + DATA, "\x44\x33\x22\x11\xff\xff\xff\xff", 8);
+	assert_memory_equal(t.ram + LT_DATA, "\x44\x33\x22\x11\xff\xff\xff\xff", 8);
 	kt_run(&t, KVM_EXIT_IO);
 	kt_close(&t);
 }

@@ -245,6 +245,7 @@ void jit_ibtc_add(struct vcpu *v, struct jit_block *b)
 	unsigned at = cache_ibtc(v, b->la, b->ctx);
 	struct jit_ibtc_entry *x = &v->jit.ibtc[at];
 
+	v->jitp->stat.ibtc_fills += x->tag != (b->la ^ v->jit.token[b->ctx]);
 	if (x->code != v->jitp->rx + b->entry_mem) {
 		if (b->nibtc < ARRAY_SIZE(b->ibtc))
 			b->ibtc[b->nibtc] = (uint16_t)at;
@@ -288,6 +289,7 @@ static void cache_remove(struct vcpu *v, struct jit_block *b)
 	}
 	cache_ibtc_remove(v, b);
 	b->dead = 1;
+	jit_profile_keep(j, b);
 	j->stat.invalidated++;
 }
 
@@ -333,6 +335,8 @@ void jit_flush(struct vcpu *v)
 
 	if (!j)
 		return;
+	jit_profile_keep_all(j);
+	j->stat.flushed_bytes += j->used - j->glue_end;
 	memset(j->hash, 0, sizeof(j->hash));
 	memset(j->pages, 0, sizeof(j->pages));
 	memset(j->code_vpages, 0, sizeof(j->code_vpages));
@@ -380,6 +384,7 @@ static struct jit_block *cache_get(struct vcpu *v, struct block *b, gva_t la, un
 {
 	struct jit *j = v->jitp;
 	struct jit_block *jb;
+	uint64_t start;
 
 	for (jb = j->hash[cache_hash(la)]; jb; jb = jb->hash_next)
 		if (jb->la == la && jb->host == b->host && jb->ctx == ctx && jb->gen == b->gen &&
@@ -387,11 +392,13 @@ static struct jit_block *cache_get(struct vcpu *v, struct block *b, gva_t la, un
 			return jb;
 	if (++b->heat < j->heat)
 		return NULL;
+	start = kvm_now_ns();
 	jb = jit_translate(v, b, la, ctx);
 	if (!jb) {
 		jit_flush(v);
 		return NULL;
 	}
+	jit_watch_block(v, jb, kvm_now_ns() - start);
 	if (!jit_cache_page(v, jb, 0, b->page, b->gen, la)) {
 		jit_flush(v);
 		return NULL;
@@ -445,6 +452,7 @@ static void cache_enter(struct vcpu *v, uint64_t code)
 	jit_enter(v, code);
 	j->stat.exits++;
 	j->pending = (struct jit_link *)(uintptr_t)v->jit.tmp2;
+	j->stat.link_exits += j->pending != NULL;
 	v->cur = NULL;
 }
 
@@ -541,11 +549,36 @@ bool jit_run(struct vcpu *v, struct block *b)
 
 /* ---- Creation ------------------------------------------------------------------------------- */
 
+/*
+ * Map the code twice. The file has a name that tells what the memory is; perf, however, would look
+ * for its names in that file instead of the perf map, so for perf it is memory without one.
+ */
+static bool cache_map_code(struct jit *j, bool perf)
+{
+	int fd = perf ? -1 : memfd_create("kvasir-jit", MFD_CLOEXEC);
+
+	if (!perf && (fd < 0 || ftruncate(fd, (off_t)j->code_size))) {
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	j->rw = mmap(NULL, j->code_size, PROT_READ | PROT_WRITE,
+		     MAP_SHARED | (perf ? MAP_ANONYMOUS : 0), fd, 0);
+	if (!perf) {
+		j->rx = mmap(NULL, j->code_size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+		close(fd);
+	} else if (j->rw != MAP_FAILED) { /* old size 0: a second mapping of the same memory */
+		j->rx = mremap(j->rw, 0, j->code_size, MREMAP_MAYMOVE);
+		if (j->rx != MAP_FAILED && mprotect(j->rx, j->code_size, PROT_READ | PROT_EXEC))
+			return false;
+	}
+	return j->rw != MAP_FAILED && j->rx != MAP_FAILED;
+}
+
 int jit_new(struct vcpu *v)
 {
 	struct jit *j;
 	struct emit e;
-	int fd = -1;
 
 	if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) || !host_has_feature(FEAT_AVX) ||
 	    !host_has_feature(FEAT_LAHF))
@@ -565,19 +598,14 @@ int jit_new(struct vcpu *v)
 		j->rec = jit_trace_rec_new();
 	if (j->trace_heat && !j->rec)
 		goto fail;
-	fd = memfd_create("kvasir-jit", MFD_CLOEXEC);
-	if (fd < 0 || ftruncate(fd, j->code_size))
+	j->counting = v->vm->options.jit_profile;
+	if (!cache_map_code(j, v->vm->perf_fd >= 0))
 		goto fail;
-	j->rw = mmap(NULL, j->code_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	j->rx = mmap(NULL, j->code_size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
 	j->meta = mmap(NULL, JIT_META_SIZE, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	j->descs = mmap(NULL, JIT_DESCS * sizeof(*j->descs), PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	close(fd);
-	fd = -1;
-	if (j->rw == MAP_FAILED || j->rx == MAP_FAILED || j->meta == MAP_FAILED ||
-	    (void *)j->descs == MAP_FAILED)
+	if (j->meta == MAP_FAILED || (void *)j->descs == MAP_FAILED)
 		goto fail;
 	emit_init(&e, j->rw, 16384, (uintptr_t)j->rx);
 	jit_glue(j, &e);
@@ -594,10 +622,10 @@ int jit_new(struct vcpu *v)
 	}
 	jit_tlb_flush(v);
 	jit_new_context(v);
+	if (v->vm->perf_fd >= 0)
+		jit_perfmap_glue(v);
 	return 0;
 fail:
-	if (fd >= 0)
-		close(fd);
 	free(j->rec);
 	free(j);
 	return -ENOMEM;
@@ -615,6 +643,7 @@ void jit_free(struct vcpu *v)
 	munmap(j->descs, JIT_DESCS * sizeof(*j->descs));
 	jit_check_free(v);
 	free(j->rec);
+	jit_profile_free(j);
 	free(j);
 	v->jitp = NULL;
 }

@@ -351,6 +351,7 @@ void jit_tlb_fill(struct vcpu *v, gva_t la, bool write)
 		if (j->nlog[ctx] <= ARRAY_SIZE(j->log[ctx]))
 			j->nlog[ctx]++;
 	}
+	j->stat.tlb_fills++;
 	v->jit.tlb[ctx][write][at] = (struct jit_tlb_entry){ page, page + t->addend };
 	if (write)
 		j->wgpa[ctx][at] = t->info & PAGE_MASK;
@@ -365,6 +366,7 @@ static bool glue_exec(struct vcpu *v, uint32_t desc)
 	unsigned n;
 
 	v->jitp->stat.execs++;
+	v->jitp->calls[i->id]++;
 	v->cur = i;
 	v->block_end = &sentinel;
 	v->insn_rip = d->rip;

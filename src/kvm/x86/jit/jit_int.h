@@ -10,6 +10,7 @@
 #include "kvm/x86/interp/exec.h"
 #include "kvm/x86/jit/asm.h"
 #include "kvm/x86/jit/jit.h"
+#include "kvm/x86/jit/watch.h"
 #include "kvm/x86/vcpu.h"
 
 struct jit_block;
@@ -45,6 +46,7 @@ struct jit_block {
 	struct kvm_page *page;
 	const uint8_t *host; /* host address of the guest code */
 	gva_t la;
+	uint64_t runs; /* executions, if j->counting */
 	uint32_t gen;
 	uint32_t entry;     /* code offset: EFLAGS hold the flags */
 	uint32_t entry_mem; /* flags are in v->fl */
@@ -125,9 +127,10 @@ struct jit {
 	 */
 	uint16_t log[JIT_CTXS][JIT_TLB_SIZE / 2];
 	uint16_t nlog[JIT_CTXS]; /* JIT_TLB_SIZE / 2: overflowed */
-	struct jit_stat {
-		uint64_t blocks, traces, insns, flushes, invalidated, links, exits, execs;
-	} stat;
+	struct jit_stat stat;
+	uint64_t calls[I_COUNT]; /* stat.execs by row */
+	bool counting;               /* blocks count their executions */
+	struct jit_profile *profile; /* counts of blocks that are gone */
 };
 
 #define JIT_OFF(field) ((uint32_t)offsetof(struct vcpu, field))

@@ -74,6 +74,7 @@ static void trace_finish(struct vcpu *v, gva_t next, bool loop)
 	struct jit *j = v->jitp;
 	struct jit_rec *r = j->rec;
 	struct jit_block *jb;
+	uint64_t start;
 
 	r->active = false;
 	r->rip[r->n] = next;
@@ -85,9 +86,11 @@ static void trace_finish(struct vcpu *v, gva_t next, bool loop)
 		if (atomic_load_explicit(&r->page[n].page->gen, memory_order_acquire) !=
 		    r->page[n].gen)
 			return;
+	start = kvm_now_ns();
 	jb = trace_translate(v, r);
 	if (!jb)
 		return;
+	jit_watch_block(v, jb, kvm_now_ns() - start);
 	for (unsigned n = 0; n < r->npages; n++)
 		if (!jit_cache_page(v, jb, n, r->page[n].page, r->page[n].gen, r->page[n].la)) {
 			jit_flush(v);
@@ -96,7 +99,6 @@ static void trace_finish(struct vcpu *v, gva_t next, bool loop)
 	if (jb->dead) /* a page's list was found to be old */
 		return;
 	jit_cache_add(j, jb);
-	j->stat.traces++;
 }
 
 bool jit_trace_record(struct vcpu *v, const struct block *b, unsigned ctx)

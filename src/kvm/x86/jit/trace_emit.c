@@ -500,6 +500,8 @@ static void trace_body(struct trace_emit *x)
 	trace_borrow(t);
 	trace_fixed_lookups(t);
 	top = emit_size(&t->e);
+	if (t->j->counting)
+		jit_emit_count(&t->e, b);
 	for (unsigned n = 0; n < tr->n; n++)
 		trace_insn(x, n);
 

@@ -248,6 +248,8 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	if (in)
 		trans_load_flags(&t);
 	jb->entry = (uint32_t)(j->used + emit_size(&t.e));
+	if (j->counting)
+		jit_emit_count(&t.e, jb);
 	t.in_reg = true;
 	t.in_mem = false;
 	t.rip = la;
@@ -307,7 +309,5 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	jb->size = (uint32_t)(j->used + emit_size(&t.e)) - jb->entry_mem;
 	j->used += emit_size(&t.e);
 	j->meta_used += meta;
-	j->stat.blocks++;
-	j->stat.insns += b->n;
 	return jb;
 }
