@@ -38,6 +38,11 @@ struct machine_config {
 	enum libkvm_engine engine;
 	bool no_jit, jit_check;
 	unsigned jit_heat, jit_trace, jit_cache_mib; /* 0: the engine's defaults */
+	bool jit_profile, jit_perf_map;
+	bool jit_info;    /* print the translator's counters at the end */
+	unsigned jit_log; /* LIBKVM_LOG_* */
+	struct libkvm_range jit_log_range[LIBKVM_LOG_RANGES];
+	unsigned jit_log_ranges;
 	const char *cpu_features[CONFIG_CPU_FEATURES]; /* "+avx", "-avx" */
 	unsigned ncpu_features;
 

@@ -83,18 +83,28 @@ static int machine_routing(struct machine *m, struct err *e)
 
 static int machine_engine(struct machine *m, struct err *e)
 {
-	const struct libkvm_options o = { .engine = m->cfg->engine,
-					  .no_jit = m->cfg->no_jit,
-					  .jit_check = m->cfg->jit_check,
-					  .jit_heat = m->cfg->jit_heat,
-					  .jit_trace = m->cfg->jit_trace,
-					  .jit_cache_mib = m->cfg->jit_cache_mib };
+	struct libkvm_options o = { .engine = m->cfg->engine,
+				    .no_jit = m->cfg->no_jit,
+				    .jit_check = m->cfg->jit_check,
+				    .jit_heat = m->cfg->jit_heat,
+				    .jit_trace = m->cfg->jit_trace,
+				    .jit_cache_mib = m->cfg->jit_cache_mib,
+				    .jit_profile = m->cfg->jit_profile,
+				    .jit_perf_map = m->cfg->jit_perf_map,
+				    .jit_log = m->cfg->jit_log,
+				    .jit_log_ranges = m->cfg->jit_log_ranges };
 	uint64_t identity = MACHINE_IDENTITY_MAP;
 	struct libkvm_err le = { 0 };
-	int r = libkvm_open(&o, &m->kvm, &le);
+	int r;
 
+	memcpy(o.jit_log_range, m->cfg->jit_log_range, sizeof(o.jit_log_range));
+	r = libkvm_open(&o, &m->kvm, &le);
 	if (r < 0)
 		return err_set(e, -r, "%s", le.msg);
+	if (libkvm_engine_kind(m->kvm) == LIBKVM_HOST &&
+	    (o.jit_log || o.jit_profile || o.jit_perf_map || m->cfg->jit_info))
+		log_warn("the host's KVM runs the guest: there is no translator to look at; "
+			 "-accel soft has one");
 	log_info("engine: %s",
 		 libkvm_engine_reason(m->kvm) ? libkvm_engine_reason(m->kvm) : "as asked for");
 	r = libkvm_vm_create(m->kvm, &m->vm, &le);
@@ -144,6 +154,19 @@ static int machine_vcpus(struct machine *m, struct err *e)
 	m->board.cpus = m->nvcpus;
 	free(supported);
 	return r < 0 ? r : irqchip_state_save(m->vm, &m->irqchip, e);
+}
+
+void machine_print_jit(struct machine *m)
+{
+	char *text;
+	int r = libkvm_jit_info(m->vm, &text);
+
+	if (r == 0) {
+		fputs(text, stderr);
+		free(text);
+	} else if (r != -ENOTSUP) {
+		log_err("the translator's counters cannot be had: %s", strerror(-r));
+	}
 }
 
 /* In the loop, with the device lock: only leave a note, machine_run acts. */
@@ -360,7 +383,9 @@ static void machine_resume(struct machine *m)
 /* Act on the note. True: go on. */
 static bool machine_act(struct machine *m, const struct request *r, int *status)
 {
-	static const char *const what[] = { "nothing", "reset", "power-off", "panic", "exit" };
+	static const char *const what[] = {
+		"nothing", "info", "reset", "power-off", "panic", "exit"
+	};
 	struct err e = { 0 };
 
 	log_info("%s: %s", what[r->kind], r->who ? r->who : "unknown");
@@ -384,6 +409,7 @@ static bool machine_act(struct machine *m, const struct request *r, int *status)
 		m->state = MACHINE_SHUTDOWN;
 		return true;
 	case REQ_EXIT: *status = r->status; return false;
+	case REQ_INFO: machine_print_jit(m); return true;
 	case REQ_NONE: break;
 	}
 	return true;
@@ -409,8 +435,11 @@ int machine_run(struct machine *m)
 		if (m->state == MACHINE_SHUTDOWN && note.kind != REQ_EXIT)
 			continue;
 		if (!machine_act(m, &note, &status))
-			return status;
+			break;
 	}
+	if (m->cfg->jit_info)
+		machine_print_jit(m);
+	return status;
 }
 
 void machine_free(struct machine *m)

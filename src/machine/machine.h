@@ -92,6 +92,9 @@ int machine_run(struct machine *m);
 
 void machine_free(struct machine *m);
 
+/* The translator's counters to standard error. The vCPUs are parked, see REQ_INFO. */
+void machine_print_jit(struct machine *m);
+
 /* All vCPUs parked when it returns; the device lock must not be held. */
 void machine_stop_vcpus(struct machine *m);
 void machine_start_vcpus(struct machine *m);

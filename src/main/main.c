@@ -1,10 +1,10 @@
 /*
  * The program: options, terminal, signals, machine.
  *
- * Signals: SIGINT, SIGTERM and SIGHUP become an exit request in the event loop. SIGTSTP and
- * SIGCONT give the terminal back and take it again. A crash (SIGSEGV, SIGABRT and their kind)
- * restores the terminal and then dies of the same signal. All handlers touch only the two
- * file-scope objects below: a signal has no other way to find them.
+ * Signals: SIGINT, SIGTERM and SIGHUP become an exit request in the event loop, SIGUSR1 one to
+ * print the translator's counters. SIGTSTP and SIGCONT give the terminal back and take it again. A
+ * crash (SIGSEGV, SIGABRT and their kind) restores the terminal and then dies of the same signal.
+ * All handlers touch only the file-scope objects below: a signal has no other way to find them.
  * Exit status: see -help.
  */
 #include <errno.h>
@@ -21,12 +21,15 @@
 
 static struct term main_term;
 static int main_signal_fd = -1;
+static volatile sig_atomic_t main_signal_end; /* one of those that end */
 
-static void main_on_end(int sig)
+static void main_on_request(int sig)
 {
 	int saved = errno;
 	uint64_t one = 1;
 
+	if (sig != SIGUSR1)
+		main_signal_end = 1;
 	(void)!write(main_signal_fd, &one, sizeof(one));
 	errno = saved;
 }
@@ -69,11 +72,13 @@ static int main_signals(struct err *e)
 	static const int end[] = { SIGINT, SIGTERM, SIGHUP };
 	static const int crash[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT };
 	static const int stop[] = { SIGTSTP }, cont[] = { SIGCONT }, ignore[] = { SIGPIPE };
+	static const int info[] = { SIGUSR1 };
 
 	main_signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (main_signal_fd < 0)
 		return err_set(e, errno, "eventfd: %s", strerror(errno));
-	main_handle(end, ARRAY_SIZE(end), main_on_end, SA_RESTART);
+	main_handle(end, ARRAY_SIZE(end), main_on_request, SA_RESTART);
+	main_handle(info, ARRAY_SIZE(info), main_on_request, SA_RESTART);
 	/* On the alternate stack when a thread has one: the software engine's may be the cause. */
 	main_handle(crash, ARRAY_SIZE(crash), main_on_crash,
 		    SA_RESETHAND | SA_ONSTACK | SA_NODEFER);
@@ -89,7 +94,8 @@ static void main_signal_ready(void *opaque, unsigned ready)
 	uint64_t n;
 
 	(void)!read(main_signal_fd, &n, sizeof(n));
-	machine_request(&m->run, REQ_EXIT_STATUS(0, "signal"));
+	machine_request(&m->run, main_signal_end ? REQ_EXIT_STATUS(0, "signal")
+						 : REQ_OF(REQ_INFO, "signal"));
 }
 
 static void main_restore(void)

@@ -165,6 +165,12 @@ static int opt_trace_file(struct options *o, const char *arg, struct err *e)
 	return 0;
 }
 
+static int opt_perfmap(struct options *o, const char *arg, struct err *e)
+{
+	o->cfg.jit_perf_map = true;
+	return 0;
+}
+
 static int opt_version(struct options *o, const char *arg, struct err *e)
 {
 	fprintf(o->out, "kvasir " KVASIR_VERSION "\n");
@@ -294,7 +300,7 @@ static int options_defaults(struct options *o, struct err *e)
 		return err_set(e, EINVAL,
 			       "nothing to boot: give a kernel (kvasir vmlinuz, or "
 			       "-kernel FILE); -help lists all options");
-	return 0;
+	return options_log_check(o, e);
 }
 
 int options_parse(struct options *o, int argc, char *const *argv, struct err *e)

@@ -54,7 +54,12 @@ int options_serial(struct options *o, const char *arg, struct err *e);
 int options_chardev(struct options *o, const char *arg, struct err *e);
 int options_device(struct options *o, const char *arg, struct err *e);
 int options_rtc(struct options *o, const char *arg, struct err *e);
-int options_trace(struct options *o, const char *arg, struct err *e);
+/* options_log.c: */
+int options_d(struct options *o, const char *arg, struct err *e);
+int options_dfilter(struct options *o, const char *arg, struct err *e);
+/* What they ask for exists in the engine that was chosen. */
+int options_log_check(const struct options *o, struct err *e);
+
 int options_only_none(const char *option, const char *arg, const char *what, struct err *e);
 
 /* A copy that options_free frees; NULL with e filled. */

@@ -196,9 +196,11 @@ static int options_engine(struct options *o, const char *option, const char *nam
 
 int options_accel(struct options *o, const char *arg, struct err *e)
 {
-	static const char *const known[] = { "accel",   "jit",    "check", "jit-heat",
-					     "jit-trace", "tb-size", "thread", NULL };
-	static const char *const soft[] = { "jit", "check", "jit-heat", "jit-trace", "tb-size" };
+	static const char *const known[] = { "accel",     "jit",         "check",    "jit-heat",
+					     "jit-trace", "jit-profile", "perf-map", "tb-size",
+					     "thread",    NULL };
+	static const char *const soft[] = { "jit",         "check",    "jit-heat", "jit-trace",
+					    "jit-profile", "perf-map", "tb-size" };
 	const char *name;
 	unsigned trace = 0;
 	bool jit;
@@ -206,8 +208,19 @@ int options_accel(struct options *o, const char *arg, struct err *e)
 	int r;
 
 	if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
-		fprintf(o->out, "kvm   the host's /dev/kvm\n"
-				"soft  the software KVM, in user space (alias: tcg)\n");
+		fprintf(o->out,
+			"kvm   the host's /dev/kvm\n"
+			"soft  the software KVM, in user space (alias: tcg)\n\n"
+			"Properties of soft:\n"
+			"  jit=on|off          translate hot code (default on), or only interpret\n"
+			"  tb-size=MIB         translated code a vCPU keeps, 2 to 1024\n"
+			"  jit-heat=N          runs of a block before it is translated\n"
+			"  jit-trace=N         arrivals before a trace is made there; 0: never\n"
+			"  check=on|off        compare each translated block with the interpreter\n"
+			"  jit-profile=on|off  count executions of translated blocks, for -d jit\n"
+			"  perf-map=on|off     name translated code in /tmp/perf-PID.map (as "
+			"-perfmap)\n"
+			"  thread=multi        accepted: each vCPU has its thread\n");
 		o->done = true;
 		return 0;
 	}
@@ -221,6 +234,10 @@ int options_accel(struct options *o, const char *arg, struct err *e)
 		r = keyval_bool(&k, "jit", &jit, e);
 	if (r == 0)
 		r = keyval_bool(&k, "check", &o->cfg.jit_check, e);
+	if (r == 0)
+		r = keyval_bool(&k, "jit-profile", &o->cfg.jit_profile, e);
+	if (r == 0)
+		r = keyval_bool(&k, "perf-map", &o->cfg.jit_perf_map, e);
 	if (r == 0)
 		r = keyval_uint(&k, "jit-heat", 1, 100000, &o->cfg.jit_heat, e);
 	if (r == 0)

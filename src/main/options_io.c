@@ -1,11 +1,10 @@
 /*
- * Options about consoles, devices, time and traces; see options.h.
+ * Options about consoles, devices and time; see options.h.
  * References: [QEMU-MAN].
  */
 #include <errno.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "core/nearest.h"
 #include "hw/registry.h"
 #include "main/keyval.h"
@@ -154,33 +153,6 @@ int options_rtc(struct options *o, const char *arg, struct err *e)
 	if (r == 0 && base) {
 		o->cfg.rtc_base = options_keep(o, base, e);
 		r = o->cfg.rtc_base ? 0 : -ENOMEM;
-	}
-	keyval_free(&k);
-	return r;
-}
-
-int options_trace(struct options *o, const char *arg, struct err *e)
-{
-	struct keyval k;
-	int r;
-
-	if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
-		fprintf(o->out, "Patterns of device names, as in the shell: serial0, serial*, *, "
-				"bus.\nNames are ids of -device, or class names.\n"
-				"info: which engine and why, resets and their cause.\n");
-		o->done = true;
-		return 0;
-	}
-	r = keyval_parse(&k, "-d", arg, NULL, e);
-	for (unsigned i = 0; i < k.n && r == 0; i++) {
-		if (!strcmp(k.kv[i].key, "info"))
-			log_set_level(LOG_INFO);
-		else if (o->cfg.ntraces == CONFIG_TRACES)
-			r = err_set(e, E2BIG, "-d: more than %d patterns", CONFIG_TRACES);
-		else if ((o->cfg.trace[o->cfg.ntraces] = options_keep(o, k.kv[i].key, e)))
-			o->cfg.ntraces++;
-		else
-			r = -ENOMEM;
 	}
 	keyval_free(&k);
 	return r;

@@ -183,6 +183,21 @@ static const struct {
 	{ "k -monitor stdio", "only -monitor none" },
 	{ "k -boot menu=on", "not supported" },
 	{ "k -boot ordr=c,xx=1", "unknown property" },
+	{ "k -d op", "no intermediate code" },
+	{ "k -d in_asm,exec", "jit-profile=on" },
+	{ "k -d trace:serial0", "device's name alone" },
+	{ "k -dfilter 0x1000", "a range looks like" },
+	{ "k -dfilter 0x1000+0", "a range looks like" },
+	{ "k -dfilter 0x1000-0x1002", "a range looks like" },
+	{ "k -dfilter 0xffffffffffffffff+2", "a range looks like" },
+	{ "k -dfilter 2..1", "a range looks like" },
+	{ "k -dfilter -1..5", "a range looks like" },
+	{ "k -dfilter 1..2..3", "a range looks like" },
+	{ "k -dfilter 1+1,2+1,3+1,4+1,5+1,6+1,7+1,8+1,9+1", "more than 8 ranges" },
+	{ "k -perfmap -accel soft,jit=off", "jit=off leaves out" },
+	{ "k -accel soft,jit=off,jit-profile=on", "jit=off leaves out" },
+	{ "k -accel kvm,perf-map=on", "no property 'perf-map'" },
+	{ "k -accel kvm -perfmap", "-accel kvm" },
 };
 
 static void test_wrong(void **state)
@@ -236,6 +251,27 @@ static void test_values(void **state)
 	assert_true(o.cfg.no_jit);
 	assert_string_equal(o.cfg.chardev[0].text, "file:a,b");
 	assert_true(o.cfg.chardev[0].mux);
+	done(&o);
+}
+
+static void test_log(void **state)
+{
+	struct options o;
+
+	good(&o, "k -d in_asm,serial*,jit -d out_asm -accel soft,jit-profile=on,perf-map=on "
+		 "-dfilter 0x1000..0x1fff,0x2000+16 -dfilter 0x3fff-0x1000,0+0xffffffffffffffff");
+	assert_int_equal(o.cfg.jit_log, LIBKVM_LOG_IN_ASM | LIBKVM_LOG_OUT_ASM);
+	assert_true(o.cfg.jit_info && o.cfg.jit_profile && o.cfg.jit_perf_map);
+	assert_int_equal(o.cfg.ntraces, 1);
+	assert_string_equal(o.cfg.trace[0], "serial*");
+	assert_int_equal(o.cfg.jit_log_ranges, 4);
+	assert_int_equal(o.cfg.jit_log_range[0].first, 0x1000);
+	assert_int_equal(o.cfg.jit_log_range[0].last, 0x1fff);
+	assert_int_equal(o.cfg.jit_log_range[1].first, 0x2000);
+	assert_int_equal(o.cfg.jit_log_range[1].last, 0x200f);
+	assert_int_equal(o.cfg.jit_log_range[2].first, 0x3000);
+	assert_int_equal(o.cfg.jit_log_range[2].last, 0x3fff);
+	assert_int_equal(o.cfg.jit_log_range[3].last, 0xfffffffffffffffe);
 	done(&o);
 }
 
@@ -351,8 +387,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_option), cmocka_unit_test(test_help),
 		cmocka_unit_test(test_wrong),        cmocka_unit_test(test_values),
-		cmocka_unit_test(test_smp),          cmocka_unit_test(test_cpuid),
-		cmocka_unit_test(test_keyval),
+		cmocka_unit_test(test_log),          cmocka_unit_test(test_smp),
+		cmocka_unit_test(test_cpuid),        cmocka_unit_test(test_keyval),
 	};
 
 	return cmocka_run_group_tests_name("options", tests, NULL, NULL);
