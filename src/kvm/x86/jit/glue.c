@@ -414,9 +414,8 @@ uint64_t jit_call_exec_end(struct vcpu *v, uint32_t desc)
 uint64_t jit_call_vec(struct vcpu *v, uint32_t desc)
 {
 	const struct jit_desc *d = &v->jitp->descs[desc];
-	const struct jit_block *b = container_of(d->insn, const struct jit_block, insns[0]);
 
-	if (glue_vec_allowed(v, b->avx))
+	if (glue_vec_allowed(v, insn_info[d->insn->id].attr & A_AVX))
 		return 0;
 	v->r[REG_RIP] = d->rip;
 	v->jit.interp_once = 1;

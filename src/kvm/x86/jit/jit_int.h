@@ -63,7 +63,8 @@ struct jit_block {
 	uint16_t count;          /* index in env.count */
 	uint16_t nlink;
 	struct jit_link *link;
-	struct insn insns[];
+	/* of the interpreter's block, which lives until all code goes; a trace has its own */
+	struct insn *insns;
 };
 
 /* What a call from generated code to the interpreter's function needs; index in generated code. */
@@ -128,7 +129,7 @@ struct jit {
 	uint16_t log[JIT_CTXS][JIT_TLB_SIZE / 2];
 	uint16_t nlog[JIT_CTXS]; /* JIT_TLB_SIZE / 2: overflowed */
 	struct jit_stat stat;
-	uint64_t calls[I_COUNT]; /* stat.execs by row */
+	uint64_t calls[I_COUNT];     /* stat.execs by row */
 	bool counting;               /* blocks count their executions */
 	struct jit_profile *profile; /* counts of blocks that are gone */
 };

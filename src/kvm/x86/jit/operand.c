@@ -308,6 +308,14 @@ uint32_t trans_desc(struct trans *t, const struct insn *i, gva_t rip)
 	return j->ndescs++;
 }
 
+const struct insn *trans_vec_insn(const struct jit_block *b)
+{
+	for (unsigned n = 0; b->avx && n < b->n; n++)
+		if (insn_info[b->insns[n].id].attr & A_AVX)
+			return &b->insns[n];
+	return &b->insns[0];
+}
+
 /* ---- Registers ------------------------------------------------------------------------------ */
 
 /* Host register of a guest one; one that lives in memory is loaded into scratch when load. */

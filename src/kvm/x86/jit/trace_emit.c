@@ -528,7 +528,7 @@ static void trace_body(struct trace_emit *x)
 	if (t->vec) {
 		asm_fix(&t->e, vec_from);
 		asm_call(&t->e, t->j->g_vec);
-		asm_u32(&t->e, trans_desc(t, &b->insns[0], b->la));
+		asm_u32(&t->e, trans_desc(t, trans_vec_insn(b), b->la));
 		asm_jmp(&t->e, t->e.run + vec_back);
 	}
 }
@@ -561,6 +561,7 @@ static struct jit_block *trace_new_block(struct jit *j, const struct jit_rec *r,
 	    JIT_META_SIZE)
 		return NULL;
 	memset(b, 0, sizeof(*b));
+	b->insns = (struct insn *)(b + 1);
 	memcpy(b->insns, r->insns, r->n * sizeof(struct insn));
 	b->trace = t = (struct jit_trace *)((uint8_t *)b + size);
 	*t = (struct jit_trace){ .loop = loop, .npages = r->npages };

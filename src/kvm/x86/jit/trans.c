@@ -185,29 +185,31 @@ static void trans_slow_paths(struct trans *t)
 struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsigned ctx)
 {
 	struct jit *j = v->jitp;
-	size_t meta = sizeof(struct jit_block) + b->n * sizeof(struct insn);
 	uint8_t live[BLOCK_MAX_INSNS];
 	unsigned out = F_ARITH, in;
 	struct trans t = { .v = v, .j = j, .ctx = ctx, .word = v->long64 ? 8 : 4 };
 	const struct insn *last = &b->insns[b->n - 1];
 	struct jit_block *jb;
-	size_t links = meta;
+	size_t own = v->long64 ? 0 : b->n * sizeof(struct insn);
+	size_t head = (sizeof(*jb) + 2 * sizeof(struct jit_link) + 15) & ~(size_t)15;
+	size_t meta = (head + own + 15) & ~(size_t)15;
 	size_t vec_from = 0, vec_back = 0, x87_from = 0, x87_back = 0, hot = 0;
 	gva_t rip = la;
 
-	meta = (meta + 2 * sizeof(struct jit_link) + 15) & ~(size_t)15;
 	if (j->used + (64u << 10) > j->code_size || j->meta_used + meta > JIT_META_SIZE ||
 	    j->ndescs + BLOCK_MAX_INSNS + 2 > JIT_DESCS)
 		return NULL;
 	jb = (struct jit_block *)(j->meta + j->meta_used);
 	memset(jb, 0, meta);
-	jb->link = (struct jit_link *)((uint8_t *)jb + links);
+	jb->link = (struct jit_link *)(jb + 1);
 	jb->nlink = 2;
 	jb->count = (uint16_t)(j->next_count++ % JIT_COUNTS);
 	v->jit.count[jb->count] = j->trace_heat;
-	memcpy(jb->insns, b->insns, b->n * sizeof(struct insn));
-	if (t.word == 4)
+	jb->insns = b->insns;
+	if (t.word == 4) { /* some are rewritten */
+		jb->insns = memcpy(j->meta + j->meta_used + head, b->insns, own);
 		trans_flat_forms(jb->insns, b->n);
+	}
 	jb->n = b->n;
 	jb->la = la;
 	jb->host = b->host;
@@ -290,7 +292,7 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	if (t.vec) {
 		asm_fix(&t.e, vec_from);
 		asm_call(&t.e, j->g_vec);
-		asm_u32(&t.e, trans_desc(&t, &jb->insns[0], la));
+		asm_u32(&t.e, trans_desc(&t, trans_vec_insn(jb), la));
 		asm_jmp(&t.e, t.e.run + vec_back);
 	}
 	if (t.x87) {

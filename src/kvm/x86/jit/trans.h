@@ -82,6 +82,8 @@ void trans_slow_at(struct trans *t, size_t from);
 /* All slow paths entered since `first` come back here. */
 void trans_slow_back(struct trans *t, unsigned first);
 uint32_t trans_desc(struct trans *t, const struct insn *i, gva_t rip);
+/* An instruction that stands for the vector registers a block needs: with AVX if any has it. */
+const struct insn *trans_vec_insn(const struct jit_block *b);
 /* Host register that holds a guest one here, or -1: it is in memory. */
 int trans_host(const struct trans *t, unsigned guest);
 /* Is la in a page that this code is made of? */
