@@ -154,10 +154,10 @@ def qemu_command(kernel, initrd, append, smp=1, mem=512, machine='microvm'):
             '-append', append]
 
 
-def run_until(command, end, limit):
+def run_until(command, end, limit, at_end=None):
     """
-    Run until a line that starts with end. (seconds, lines before), or (None, lines) when the time
-    limit passes or the process ends without it.
+    Run until a line that starts with end; at_end(process) is called then. (seconds, lines before), or
+    (None, lines) when the time limit passes or the process ends without it.
     """
     start = time.monotonic()
     p = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -176,6 +176,8 @@ def run_until(command, end, limit):
         # the firmware of some machines leaves the line it was on
         if re.search(rf'(^|\s|\x1b\S*){re.escape(end)}', line):
             took = time.monotonic() - start
+            if at_end:
+                at_end(p)
             break
         lines.append(line)
     timer.cancel()
@@ -185,10 +187,10 @@ def run_until(command, end, limit):
     return took, lines
 
 
-def try_until(command, end, limit, tries=3):
+def try_until(command, end, limit, tries=3, at_end=None):
     """run_until, again after a run that failed: (seconds, lines, number of failed runs)."""
     for i in range(tries):
-        took, lines = run_until(command, end, limit)
+        took, lines = run_until(command, end, limit, at_end)
         if took is not None:
             return took, lines, i
     return None, lines, tries

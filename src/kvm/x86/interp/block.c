@@ -59,6 +59,11 @@ void block_cache_free(struct vcpu *v)
 	v->blocks = NULL;
 }
 
+size_t block_cache_used(const struct vcpu *v)
+{
+	return v->blocks->used;
+}
+
 void block_cache_flush(struct vcpu *v)
 {
 	struct block_cache *c = v->blocks;

@@ -34,6 +34,7 @@ struct block {
 
 int block_cache_new(struct vcpu *v); /* 0 or -ENOMEM */
 void block_cache_free(struct vcpu *v);
+size_t block_cache_used(const struct vcpu *v); /* bytes of blocks */
 
 /* Forget everything: slots changed, CPUID changed. Not while a block runs. */
 void block_cache_flush(struct vcpu *v);

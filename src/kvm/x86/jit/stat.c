@@ -228,6 +228,7 @@ struct stat_sum {
 	uint64_t calls[I_COUNT];
 	uint64_t used, size; /* of the code cache */
 	uint64_t meta, descs, live;
+	uint64_t decoded; /* bytes of the interpreter's blocks */
 	struct jit_profile profile;
 	unsigned n;
 	bool counted;
@@ -247,6 +248,7 @@ static void stat_add(struct stat_sum *t, const struct jit *j)
 	t->size += j->code_size;
 	t->meta += j->meta_used;
 	t->descs += j->ndescs * sizeof(*j->descs);
+	t->decoded += block_cache_used(j->v);
 	for (unsigned n = 0; n < JIT_HASH; n++)
 		for (const struct jit_block *b = j->hash[n]; b; b = b->hash_next)
 			t->live += !b->dead;
@@ -267,6 +269,7 @@ static void stat_print_code(FILE *f, const struct stat_sum *t)
 	fprintf(f, "Translator, %u vCPU%s:\n", t->n, t->n == 1 ? "" : "s");
 	fprintf(f, "code cache           %.1f of %.0f MiB, descriptions %.1f MiB\n",
 		stat_mib(t->used), stat_mib(t->size), stat_mib(t->meta + t->descs));
+	fprintf(f, "decoded blocks       %.1f MiB\n", stat_mib(t->decoded));
 	fprintf(f,
 		"blocks               %llu translated (%llu traces), %llu in the cache, %llu "
 		"invalidated\n",
