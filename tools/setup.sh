@@ -126,3 +126,77 @@ get_initramfs() {
 		"$top/tools/mkinitramfs" base "$initramfs" || die "cannot make the initramfs"
 	fi
 }
+
+# apt_private DIR COMMAND...: apt-get with this system's sources, source packages with them, but with
+# its own lists and with no package installed, so that a download takes in all dependencies.
+apt_private() {
+	local dir=$1 f
+
+	shift
+	if [ ! -d "$dir/lists" ]; then
+		rm -rf "$dir/etc"
+		mkdir -p "$dir/etc/sources.list.d" "$dir/archives/partial"
+		touch "$dir/etc/sources.list" "$dir/status"
+		for f in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+			case $f in
+			*.sources) sed 's/^Types:.*/Types: deb deb-src/' "$f" >"$dir/etc/sources.list.d/${f##*/}" ;;
+			*.list) [ ! -f "$f" ] || sed -n 's/^deb /&/p; s/^deb /deb-src /p' "$f" >>"$dir/etc/sources.list" ;;
+			esac
+		done
+		mkdir -p "$dir/lists.new/partial"
+		apt-get "${apt_options[@]/#/-o}" "-oDir::State::lists=$dir/lists.new" \
+			$(apt_dirs "$dir") update >"$dir/log" 2>&1 || return 1
+		mv "$dir/lists.new" "$dir/lists"
+	fi
+	apt-get "${apt_options[@]/#/-o}" "-oDir::State::lists=$dir/lists" $(apt_dirs "$dir") "$@" \
+		>"$dir/log" 2>&1
+}
+
+# _apt cannot write to a private directory; root is fine here, nothing of it is executed.
+apt_options=(APT::Sandbox::User=root Debug::NoLocking=1)
+apt_dirs() {
+	printf -- '-o%s\n' "Dir::Etc::sourcelist=$1/etc/sources.list" "Dir::Cache=$1" \
+		"Dir::Etc::sourceparts=$1/etc/sources.list.d" "Dir::Cache::archives=$1/archives" \
+		"Dir::State::status=$1/status"
+}
+
+# fetch_tree DIR PACKAGE...: a file system of packages and all they depend on in DIR/root, without
+# running anything of them. Status 1 when they cannot be had; DIR/log says why.
+fetch_tree() {
+	local dir=$1 deb d
+
+	shift
+	[ ! -d "$dir/root" ] || return 0
+	command -v apt-get >/dev/null || { mkdir -p "$dir"; echo "no apt-get" >"$dir/log"; return 1; }
+	mkdir -p "$dir"
+	apt_private "$dir" -y --no-install-recommends --download-only install "$@" || return 1
+	rm -rf "$dir/root.new"
+	mkdir -p "$dir"/root.new/{usr/bin,usr/sbin,usr/lib,usr/lib64,dev,proc,sys,tmp,etc}
+	for d in bin sbin lib lib64; do
+		ln -s "usr/$d" "$dir/root.new/$d"
+	done
+	for deb in "$dir"/archives/*.deb; do
+		dpkg-deb --fsys-tarfile "$deb" |
+			tar -x -C "$dir/root.new" --keep-directory-symlink --no-same-owner 2>>"$dir/log" || return 1
+	done
+	mv "$dir/root.new" "$dir/root"
+}
+
+# fetch_source DIR NAME: the upstream source of a package, unpacked, in DIR/source/NAME.
+fetch_source() {
+	local dir=$1 name=$2 tar
+
+	[ ! -d "$dir/source/$name" ] || return 0
+	mkdir -p "$dir/source.tar/$name"
+	(cd "$dir/source.tar/$name" && apt_private "$dir" source --download-only "$name") || return 1
+	tar=$(newest "$dir/source.tar/$name"/*.orig.tar.*)
+	[ -n "$tar" ] || { echo "$name: no upstream source" >"$dir/log"; return 1; }
+	rm -rf "$dir/source/$name.new"
+	mkdir -p "$dir/source/$name.new"
+	tar -xf "$tar" -C "$dir/source/$name.new" --no-same-owner 2>>"$dir/log" || return 1
+	# most tar files hold one folder, some the files themselves
+	set -- "$dir/source/$name.new"/*
+	[ $# = 1 ] || set -- "$dir/source/$name.new"
+	mv "$1" "$dir/source/$name"
+	rm -rf "$dir/source/$name.new"
+}
