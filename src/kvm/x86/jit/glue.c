@@ -42,28 +42,57 @@ static void glue_load_flags(struct emit *e)
 	emit_flags_from_ax(e);
 }
 
-/* Vector registers and MXCSR to and from v->xsave; r11 = self. */
+/*
+ * ZF: all upper halves of the guest's YMM registers are 0. Overwrites xmm0.
+ */
+static void glue_test_uppers(struct emit *e, int32_t uppers)
+{
+	for (unsigned x = 0; x < 16; x++) /* vmovdqa, vpor */
+		emit_op(e, &(struct emit_op){ .map = V0F,
+					      .pp = P66,
+					      .opcode = x ? 0xeb : 0x6f,
+					      .modrm = true,
+					      .mem = true,
+					      .rm = S1,
+					      .disp = uppers + 16 * (int)x });
+	emit_op(e, &(struct emit_op){
+			   .map = V0F38, .pp = P66, .opcode = 0x17, .modrm = true }); /* vptest */
+}
+
+/*
+ * Vector registers and MXCSR to and from v->xsave; r11 = self. Upper halves that are 0 are left so
+ * by VZEROUPPER: once one has been written, each SSE instruction keeps the upper half of what it
+ * overwrites, and so waits for whoever wrote that last (SSE loops ran five times slower).
+ */
 static void glue_vec(struct emit *e, bool store)
 {
 	int32_t base = (int32_t)offsetof(struct vcpu, xsave);
+	size_t used, done;
 
 	asm_ld(e, S1, JIT_OFF(jit.self));
-	for (unsigned x = 0; x < 16; x++) {
-		if (store) {
+	if (store) {
+		for (unsigned x = 0; x < 16; x++) {
 			emit_movaps_store(e, S1, base + XSAVE_XMM + 16 * (int)x, x);
 			emit_vextractf128(e, S1, base + XSAVE_YMMH + 16 * (int)x, x);
-		} else {
-			emit_movaps_load(e, x, S1, base + XSAVE_XMM + 16 * (int)x);
-			emit_vinsertf128(e, x, S1, base + XSAVE_YMMH + 16 * (int)x);
 		}
-	}
-	if (store) {
 		emit_stmxcsr(e, S1, base + XSAVE_MXCSR);
 		emit_vzeroupper(e);
 		emit_ldmxcsr(e, S1, (int32_t)JIT_OFF(jit.host_mxcsr));
-	} else {
-		emit_ldmxcsr(e, S1, base + XSAVE_MXCSR);
+		return;
 	}
+	glue_test_uppers(e, base + XSAVE_YMMH);
+	used = asm_jump_fwd(e, CC_NE);
+	emit_vzeroupper(e);
+	for (unsigned x = 0; x < 16; x++)
+		emit_movaps_load(e, x, S1, base + XSAVE_XMM + 16 * (int)x);
+	done = asm_jump_fwd(e, CC_JMP);
+	asm_fix(e, used);
+	for (unsigned x = 0; x < 16; x++) {
+		emit_movaps_load(e, x, S1, base + XSAVE_XMM + 16 * (int)x);
+		emit_vinsertf128(e, x, S1, base + XSAVE_YMMH + 16 * (int)x);
+	}
+	asm_fix(e, done);
+	emit_ldmxcsr(e, S1, base + XSAVE_MXCSR);
 }
 
 static void glue_push(struct emit *e, unsigned reg)

@@ -101,6 +101,9 @@ enum jit_kind trans_kind(const struct vcpu *v, const struct insn *i)
 		return JK_CALL;
 	if (!v->long64 && (!trans_flat_operand(i) || jit_kinds[i->id] == JK_SYS))
 		return JK_CALL;
+	/* the host's would clear xmm8 to xmm15 as well */
+	if (!v->long64 && (i->id == I_VZEROUPPER || i->id == I_VZEROALL))
+		return JK_CALL;
 	if (info->how == CALL)
 		return jit_kinds[i->id];
 	if (info->attr & (A_MMX | A_X87))

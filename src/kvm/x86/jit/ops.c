@@ -197,6 +197,7 @@ void trans_plain(struct trans *t, const struct insn *i)
 			     .opcode = i->opcode,
 			     .opsize = i->flags & IF_OPSIZE,
 			     .w = i->flags & IF_W,
+			     .l = i->flags & IF_L,
 			     .imm_len = (uint8_t)trans_imm_bytes(info, i),
 			     .imm = (uint32_t)i->imm };
 

@@ -37,6 +37,10 @@ bool trans_simple(struct trans *t, const struct insn *i, enum jit_kind kind)
 	case JK_WR_E: return trans_generic(t, i, false, true, msize);
 	case JK_HOSTG:
 	case JK_VEC:
+		if (i->id == I_VZEROUPPER || i->id == I_VZEROALL) {
+			trans_plain(t, i);
+			return true;
+		}
 		return trans_generic(t, i, true,
 				     mem && (trans_class(info->operand[0]) == OPC_RM ||
 					     trans_class(info->operand[0]) == OPC_MEM ||
