@@ -216,17 +216,10 @@ static void trans_check_target(struct trans *t)
 	trans_slow_at(t, asm_jump_fwd(e, CC_NE));
 }
 
-/*
- * Go to the address in S0; flags are in v->fl. When it is not known, or something waits: with undo,
- * the branch is undone by adding that to rSP and run by the interpreter, which also faults on a
- * target that is not canonical: no tag is one. With 0 (a call, whose push may have overwritten
- * where its target came from) the block is left for the target, which has been checked.
- */
-static void trans_goto_s0(struct trans *t, int32_t undo, uint32_t desc)
+void trans_jump_s0(struct trans *t, int32_t pop, size_t miss[2])
 {
 	struct emit *e = &t->e;
 	uint32_t ibtc = (uint32_t)offsetof(struct vcpu, jit.ibtc);
-	size_t miss[2];
 
 	asm_gs(e, 0x33, true, S0, (uint32_t)offsetof(struct vcpu, jit.token) + 8 * t->ctx);
 	asm_rr(e, 0x8b, false, S1, S0);
@@ -236,7 +229,23 @@ static void trans_goto_s0(struct trans *t, int32_t undo, uint32_t desc)
 	miss[0] = asm_jump_fwd(e, CC_NE);
 	asm_gs_base(e, 0x3b, true, S0, S1, ibtc);
 	miss[1] = asm_jump_fwd(e, CC_NE);
+	if (pop)
+		trans_lea_rsp(t, pop);
 	asm_gs_base(e, 0xff, false, 4, S1, ibtc + 8); /* jmp gs:[S1 + code] */
+}
+
+/*
+ * Go to the address in S0; flags are in v->fl. When it is not known, or something waits: with undo,
+ * the branch is undone by adding that to rSP and run by the interpreter, which also faults on a
+ * target that is not canonical: no tag is one. With 0 (a call, whose push may have overwritten
+ * where its target came from) the block is left for the target, which has been checked.
+ */
+static void trans_goto_s0(struct trans *t, int32_t undo, uint32_t desc)
+{
+	struct emit *e = &t->e;
+	size_t miss[2];
+
+	trans_jump_s0(t, 0, miss);
 	asm_fix(e, miss[0]);
 	asm_fix(e, miss[1]);
 	if (undo) {

@@ -80,7 +80,8 @@ static void trace_finish(struct vcpu *v, gva_t next, bool loop)
 	r->rip[r->n] = next;
 	if (r->n < 2)
 		return;
-	if (loop)
+	/* that a dispatch has gone the same way once more does not mean that it will again */
+	if (loop && !trace_anywhere(&r->insns[r->n - 1]))
 		trace_unroll(r);
 	for (unsigned n = 0; n < r->npages; n++)
 		if (atomic_load_explicit(&r->page[n].page->gen, memory_order_acquire) !=

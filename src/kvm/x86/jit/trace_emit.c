@@ -18,11 +18,19 @@ struct trace_exit {
 	bool in_reg, in_mem;
 };
 
+/* A return or an indirect jump that goes to another place than the path did. */
+struct trace_other {
+	size_t from;
+	unsigned step;
+	struct trans_ref at; /* where the target is, unless in a register */
+};
+
 struct trace_emit {
 	struct trans t;
 	struct trans_trace tr;
 	struct trace_exit exit[TRACE_MAX];
-	unsigned nexits, max_links;
+	struct trace_other other[TRACE_MAX];
+	unsigned nexits, nothers, max_links;
 };
 
 /* ---- Lookups -------------------------------------------------------------------------------- */
@@ -237,10 +245,11 @@ static void trace_leave(struct trans *t, const struct insn *i)
 }
 
 /* The path went to la: does it now? */
-static void trace_guard(struct trans *t, const struct insn *i, enum jit_kind kind, gva_t la)
+static void trace_guard(struct trace_emit *x, const struct insn *i, enum jit_kind kind, gva_t la)
 {
+	struct trans *t = &x->t;
 	struct emit *e = &t->e;
-	struct trans_ref at;
+	struct trans_ref at = { 0 };
 
 	t->live = F_ARITH; /* as the target may be any */
 	if (kind == JK_RET) {
@@ -263,7 +272,11 @@ static void trace_guard(struct trans *t, const struct insn *i, enum jit_kind kin
 			asm_rr(e, 0x3b, true, S1, r);
 		}
 	}
-	trans_slow_at(t, asm_jump_fwd(e, CC_NE));
+	if (kind == JK_CALL_E || t->j->check)
+		trans_slow_at(t, asm_jump_fwd(e, CC_NE));
+	else
+		x->other[x->nothers++] =
+			(struct trace_other){ asm_jump_fwd(e, CC_NE), t->tr->at, at };
 	if (kind == JK_RET)
 		trace_move_rsp(t, 8 + (i->id == I_RET_Iw ? (int32_t)(uint16_t)i->imm : 0));
 	else if (kind == JK_CALL_E)
@@ -303,7 +316,7 @@ static void trace_insn(struct trace_emit *x, unsigned n)
 	case JK_LEAVE: trace_leave(t, i); break;
 	case JK_RET:
 	case JK_JMP_E:
-	case JK_CALL_E: trace_guard(t, i, kind, x->tr.rip[n + 1]); break;
+	case JK_CALL_E: trace_guard(x, i, kind, x->tr.rip[n + 1]); break;
 	default:
 		if (!trans_simple(t, i, kind))
 			t->failed = true;
@@ -429,6 +442,43 @@ static unsigned trace_live_at(const struct trans_trace *tr, unsigned step)
 	return (trans_unpack(tr->step[step].live) & ~trans_flags_written(i)) | trans_flags_read(i);
 }
 
+/* To the instruction of a step, in ordinary code; flags are in memory. */
+static void trace_exit_before(struct trace_emit *x, unsigned step)
+{
+	struct trans *t = &x->t;
+	struct jit_link *l = trace_link(x);
+	gva_t la = x->tr.rip[step];
+
+	t->in_reg = false;
+	t->in_mem = true;
+	t->rip = la - 1;
+	l->plain = step == 0;
+	trace_steps(t, step);
+	trans_goto_live(t, la, l, trace_live_at(&x->tr, step) & trans_flags_at(t, la));
+}
+
+/* To where the branch goes this time, if it is known: else the branch is run by ordinary code. */
+static void trace_other_target(struct trace_emit *x, const struct trace_other *o)
+{
+	const struct insn *i = &x->t.b->insns[o->step];
+	struct trans *t = &x->t;
+	int32_t pop = 0;
+	size_t miss[2];
+
+	asm_fix(&t->e, o->from);
+	if (jit_kinds[i->id] == JK_RET)
+		pop = 8 + (i->id == I_RET_Iw ? (int32_t)(uint16_t)i->imm : 0);
+	if (pop || i->flags & IF_MEM)
+		trans_load(t, 8, S0, &o->at);
+	else
+		asm_mov(&t->e, S0, trans_reg(t, i->rm, S0, true));
+	trace_give_back(t);
+	trans_jump_s0(t, pop, miss);
+	asm_fix(&t->e, miss[0]);
+	asm_fix(&t->e, miss[1]);
+	trace_exit_before(x, o->step);
+}
+
 static void trace_exits(struct trace_emit *x)
 {
 	struct trans *t = &x->t;
@@ -447,19 +497,14 @@ static void trace_exits(struct trace_emit *x)
 	}
 	for (unsigned n = 0; n < t->nslow;) {
 		unsigned step = t->slow[n].desc;
-		struct jit_link *l = trace_link(x);
 
 		for (; n < t->nslow && t->slow[n].desc == step; n++)
 			asm_fix(&t->e, t->slow[n].from);
-		t->in_reg = false;
-		t->in_mem = true;
-		t->rip = tr->rip[step] - 1;
-		l->plain = step == 0;
 		trace_give_back(t);
-		trace_steps(t, step);
-		trans_goto_live(t, tr->rip[step], l,
-				trace_live_at(tr, step) & trans_flags_at(t, tr->rip[step]));
+		trace_exit_before(x, step);
 	}
+	for (unsigned n = 0; n < x->nothers; n++)
+		trace_other_target(x, &x->other[n]);
 }
 
 /* To C, for what waits there. */

@@ -163,6 +163,12 @@ void trans_leave(struct trans *t, const struct insn *i);
 void trans_goto_live(struct trans *t, gva_t la, struct jit_link *l, unsigned live);
 /* The same with the flags that may be read there. */
 void trans_goto(struct trans *t, gva_t la, struct jit_link *l);
+/*
+ * Go to the address in S0 by the table of indirect targets, with pop added to rSP; flags are in
+ * v->fl. miss: jumps for asm_fix, taken when it is not known or something waits; no address that is
+ * not canonical is known.
+ */
+void trans_jump_s0(struct trans *t, int32_t pop, size_t miss[2]);
 void trans_leave_hot(struct trans *t, gva_t la, unsigned why);
 void trans_indirect(struct trans *t, const struct insn *i, enum jit_kind kind);
 void trans_jcc(struct trans *t, const struct insn *i);
