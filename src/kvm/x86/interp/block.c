@@ -11,9 +11,9 @@
 #include "kvm/x86/jit/check.h"
 #include "kvm/x86/jit/jit.h"
 
-#define ARENA_SIZE  (48u << 20)
-#define HASH_BITS   15
+#define HASH_BITS   17
 #define JUMP_BITS   12
+#define BLOCK_FEW   (256u << 10) /* bytes */
 #define BLOCK_BYTES (sizeof(struct block) + BLOCK_MAX_INSNS * sizeof(struct insn))
 
 struct jump_entry {
@@ -24,7 +24,7 @@ struct jump_entry {
 
 struct block_cache {
 	uint8_t *arena;
-	size_t used;
+	size_t used, size;
 	struct block *hash[1 << HASH_BITS];
 	struct jump_entry jump[1 << JUMP_BITS];
 	/* one block that is not cached: page crossings, code under a limit */
@@ -40,7 +40,9 @@ int block_cache_new(struct vcpu *v)
 
 	if (!c)
 		return -ENOMEM;
-	c->arena = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE,
+	/* a full arena drops translated code with it: it must not be the smaller of the two */
+	c->size = jit_cache_size(&v->vm->options) / 2 * 3;
+	c->arena = mmap(NULL, c->size, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (c->arena == MAP_FAILED) {
 		free(c);
@@ -54,9 +56,21 @@ void block_cache_free(struct vcpu *v)
 {
 	if (!v->blocks)
 		return;
-	munmap(v->blocks->arena, ARENA_SIZE);
+	munmap(v->blocks->arena, v->blocks->size);
 	free(v->blocks);
 	v->blocks = NULL;
+}
+
+static size_t block_size(const struct block *b)
+{
+	return (sizeof(*b) + b->n * sizeof(struct insn) + 15) & ~(size_t)15;
+}
+
+static struct block **block_head(struct block_cache *c, const uint8_t *host)
+{
+	uintptr_t h = (uintptr_t)host;
+
+	return &c->hash[(h ^ (h >> HASH_BITS)) & ((1u << HASH_BITS) - 1)];
 }
 
 size_t block_cache_used(const struct vcpu *v)
@@ -68,7 +82,16 @@ void block_cache_flush(struct vcpu *v)
 {
 	struct block_cache *c = v->blocks;
 
-	memset(c->hash, 0, sizeof(c->hash));
+	if (c->used > BLOCK_FEW) {
+		memset(c->hash, 0, sizeof(c->hash));
+	} else { /* a guest whose slots come and go should not wait for a table that is empty */
+		for (size_t at = 0; at < c->used;) {
+			const struct block *b = (const struct block *)(c->arena + at);
+
+			*block_head(c, b->host) = NULL;
+			at += block_size(b);
+		}
+	}
 	memset(c->jump, 0, sizeof(c->jump));
 	c->used = 0;
 	v->fetch_gen++;
@@ -269,7 +292,7 @@ static struct block *block_make(struct vcpu *v, struct itlb_entry *t, unsigned o
 	gpa_t gpa = t->gpa;
 	struct block *b;
 
-	if (c->used + BLOCK_BYTES > ARENA_SIZE) {
+	if (c->used + BLOCK_BYTES > c->size) {
 		block_cache_flush(v);
 		*head = NULL;
 	}
@@ -306,7 +329,7 @@ static struct block *block_make(struct vcpu *v, struct itlb_entry *t, unsigned o
 	b->heat = 0;
 	b->next = *head;
 	*head = b;
-	c->used += (sizeof(*b) + b->n * sizeof(struct insn) + 15) & ~(size_t)15;
+	c->used += block_size(b);
 	v->stat.blocks_decoded++;
 	return b;
 }
@@ -326,7 +349,6 @@ static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit,
 	struct block **head, **pp, *b;
 	uint64_t gen = v->fetch_gen;
 	const uint8_t *host;
-	uintptr_t h;
 
 	if (unlikely(
 		    v->flush_code)) { /* slots have gone, and the pages blocks point to with them */
@@ -338,8 +360,7 @@ static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit,
 	if (!t)
 		return NULL;
 	host = t->host + off;
-	h = (uintptr_t)host;
-	head = &v->blocks->hash[(h ^ (h >> HASH_BITS)) & ((1u << HASH_BITS) - 1)];
+	head = block_head(v->blocks, host);
 	for (pp = head; (b = *pp); pp = &b->next) {
 		if (b->host != host || b->mode != mode)
 			continue;

@@ -337,8 +337,10 @@ void jit_flush(struct vcpu *v)
 		return;
 	jit_profile_keep_all(j);
 	j->stat.flushed_bytes += j->used - j->glue_end;
-	memset(j->hash, 0, sizeof(j->hash));
-	memset(j->pages, 0, sizeof(j->pages));
+	if (j->meta_used) {
+		memset(j->hash, 0, sizeof(j->hash));
+		memset(j->pages, 0, sizeof(j->pages));
+	}
 	memset(j->code_vpages, 0, sizeof(j->code_vpages));
 	j->used = j->glue_end;
 	j->meta_used = 0;
@@ -359,7 +361,7 @@ bool jit_cache_page(struct vcpu *v, struct jit_block *jb, unsigned n, struct kvm
 	if (!*pp) {
 		struct jit_page *p;
 
-		if (j->meta_used + sizeof(*p) > JIT_META_SIZE)
+		if (j->meta_used + sizeof(*p) > j->meta_size)
 			return false;
 		p = (struct jit_page *)(j->meta + j->meta_used);
 		j->meta_used += (sizeof(*p) + 15) & ~(size_t)15;
@@ -549,6 +551,11 @@ bool jit_run(struct vcpu *v, struct block *b)
 
 /* ---- Creation ------------------------------------------------------------------------------- */
 
+size_t jit_cache_size(const struct kvm_options *o)
+{
+	return (size_t)(o->jit_cache_mib ? o->jit_cache_mib : JIT_CACHE_MIB) << 20;
+}
+
 /*
  * Map the code twice. The file has a name that tells what the memory is; perf, however, would look
  * for its names in that file instead of the perf map, so for perf it is memory without one.
@@ -587,9 +594,10 @@ int jit_new(struct vcpu *v)
 	if (!j)
 		return -ENOMEM;
 	j->v = v;
-	j->code_size = (size_t)(v->vm->options.jit_cache_mib ? v->vm->options.jit_cache_mib
-							     : JIT_CACHE_MIB)
-		       << 20;
+	j->code_size = jit_cache_size(&v->vm->options);
+	/* as much as code of that size has been seen to need, and half as much again */
+	j->meta_size = j->code_size / 2 * 3;
+	j->max_descs = (uint32_t)(j->code_size / 32);
 	j->heat = v->vm->options.jit_heat ? v->vm->options.jit_heat : JIT_HEAT;
 	j->trace_heat = v->vm->options.jit_trace ? v->vm->options.jit_trace : JIT_TRACE_HEAT;
 	if (j->trace_heat == ~0u)
@@ -601,9 +609,9 @@ int jit_new(struct vcpu *v)
 	j->counting = v->vm->options.jit_profile;
 	if (!cache_map_code(j, v->vm->perf_fd >= 0))
 		goto fail;
-	j->meta = mmap(NULL, JIT_META_SIZE, PROT_READ | PROT_WRITE,
+	j->meta = mmap(NULL, j->meta_size, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	j->descs = mmap(NULL, JIT_DESCS * sizeof(*j->descs), PROT_READ | PROT_WRITE,
+	j->descs = mmap(NULL, j->max_descs * sizeof(*j->descs), PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (j->meta == MAP_FAILED || (void *)j->descs == MAP_FAILED)
 		goto fail;
@@ -639,8 +647,8 @@ void jit_free(struct vcpu *v)
 		return;
 	munmap(j->rw, j->code_size);
 	munmap(j->rx, j->code_size);
-	munmap(j->meta, JIT_META_SIZE);
-	munmap(j->descs, JIT_DESCS * sizeof(*j->descs));
+	munmap(j->meta, j->meta_size);
+	munmap(j->descs, j->max_descs * sizeof(*j->descs));
 	jit_check_free(v);
 	free(j->rec);
 	jit_profile_free(j);

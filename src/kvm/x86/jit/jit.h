@@ -29,12 +29,16 @@
  */
 #pragma once
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct vcpu;
 struct block;
+struct kvm_options;
 struct kvm_page;
 
+/* Bytes of translated code that a vCPU keeps. */
+size_t jit_cache_size(const struct kvm_options *o);
 /* Make the vCPU's translator; 0 or -ENOMEM, -ENOTSUP (the host lacks what it needs). */
 int jit_new(struct vcpu *v);
 void jit_free(struct vcpu *v);

@@ -73,10 +73,8 @@ struct jit_desc {
 	gva_t rip;
 };
 
-#define JIT_CACHE_MIB  32
-#define JIT_META_SIZE  (48u << 20)
-#define JIT_DESCS      (1u << 20)
-#define JIT_HASH       (1u << 14)
+#define JIT_CACHE_MIB  128
+#define JIT_HASH       (1u << 16)
 #define JIT_PAGES      (1u << 12)
 #define JIT_VPAGES     (1u << 20)
 #define JIT_HEAT       12 /* by default */
@@ -100,9 +98,9 @@ struct jit {
 	struct jit_rec *rec; /* a trace being recorded: trace.c */
 	size_t used;
 	uint8_t *meta;
-	size_t meta_used;
+	size_t meta_used, meta_size;
 	struct jit_desc *descs;
-	uint32_t ndescs;
+	uint32_t ndescs, max_descs;
 	struct jit_block *hash[JIT_HASH];
 	struct jit_page *pages[JIT_PAGES];
 	size_t glue_end; /* code below it is the glue */

@@ -303,7 +303,7 @@ uint32_t trans_desc(struct trans *t, const struct insn *i, gva_t rip)
 {
 	struct jit *j = t->j;
 
-	if (j->ndescs == JIT_DESCS) {
+	if (j->ndescs == j->max_descs) {
 		t->failed = true;
 		return 0;
 	}

@@ -603,7 +603,7 @@ static struct jit_block *trace_new_block(struct jit *j, const struct jit_rec *r,
 
 	if (at + size + sizeof(*t) + (r->n + 1) * sizeof(gva_t) +
 		    max_links * sizeof(struct jit_link) + 16 >
-	    JIT_META_SIZE)
+	    j->meta_size)
 		return NULL;
 	memset(b, 0, sizeof(*b));
 	b->insns = (struct insn *)(b + 1);
@@ -630,7 +630,7 @@ struct jit_block *trace_translate(struct vcpu *v, const struct jit_rec *rec)
 	struct jit_block *b;
 	struct trace_emit *x;
 
-	if (j->used + (64u << 10) > j->code_size || j->ndescs == JIT_DESCS)
+	if (j->used + (64u << 10) > j->code_size || j->ndescs == j->max_descs)
 		return NULL;
 	x = calloc(1, sizeof(*x));
 	if (!x)

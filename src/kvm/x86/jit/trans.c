@@ -200,8 +200,8 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	size_t vec_from = 0, vec_back = 0, x87_from = 0, x87_back = 0, hot = 0;
 	gva_t rip = la;
 
-	if (j->used + (64u << 10) > j->code_size || j->meta_used + meta > JIT_META_SIZE ||
-	    j->ndescs + BLOCK_MAX_INSNS + 2 > JIT_DESCS)
+	if (j->used + (64u << 10) > j->code_size || j->meta_used + meta > j->meta_size ||
+	    j->ndescs + BLOCK_MAX_INSNS + 2 > j->max_descs)
 		return NULL;
 	jb = (struct jit_block *)(j->meta + j->meta_used);
 	memset(jb, 0, meta);
