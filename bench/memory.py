@@ -5,9 +5,9 @@ same kernel, initial file system and command line, runs interleaved.
 
   bench/memory.py [-n RUNS] [--smp 1,2] [--kernel FILE] [--accel NAME=ACCEL]... [--write]
 
-From /proc/PID/smaps, without the mapping that is the guest's memory (the one of just its size). Pss:
-a page that is mapped twice counts once, as both mappings of translated code do; and of a library's
-page that other processes use counts only the share. Descriptions and decoded blocks are what kvasir
+From /proc/PID/smaps, without the mapping that is the guest's memory (the one of just its size).
+Files count by Rss: with Pss a library's page would count less, the more others use it. All else
+counts by Pss: translated code is mapped twice, and is in memory once. Descriptions and decoded blocks are what kvasir
 reports itself (SIGUSR1); QEMU's are in what is anonymous. --write puts the table into
 docs/performance.md, in the place of the last one.
 """
@@ -67,10 +67,11 @@ def sample(p, ram, into, ours):
             m = re.match(r'(Rss|Pss): +(\d+) kB', line)
             if not m:
                 continue
-            if m[1] == 'Pss':
-                got[now] += int(m[2])
             if now != 'guest':
                 got[m[1]] += int(m[2])
+            if m[1] == ('Rss' if now == KINDS[4] else 'Pss'):
+                got[now] += int(m[2])
+    got['all'] = sum(got[k] for k in KINDS)
     if ours:
         counters(p, got)
     into.append(got)
@@ -146,8 +147,9 @@ def main():
         return mib(vb.median([s[key] for s in samples])) if samples else '-'
     rows = [[k, *('-' if n.startswith('QEMU') and k in KINDS[1:3] else cell(s, k)
                  for n, _, s in columns)] for k in KINDS]
-    rows.append(['**beyond guest memory (Pss)**', *(f'**{cell(s, "Pss")}**' for _, _, s in columns)])
-    rows.append(['the same as Rss', *(cell(s, 'Rss') for _, _, s in columns)])
+    rows.append(['**beyond guest memory**', *(f'**{cell(s, "all")}**' for _, _, s in columns)])
+    rows.append(['the same by Rss', *(cell(s, 'Rss') for _, _, s in columns)])
+    rows.append(['the same by Pss', *(cell(s, 'Pss') for _, _, s in columns)])
     rows.append(['guest memory touched', *(cell(s, 'guest') for _, _, s in columns)])
     text = ('## Memory\n\n'
             f'`bench/memory.py -n {o.n}`, {time.strftime("%Y-%m-%d")}, {vb.processor()}: resident '
