@@ -105,6 +105,10 @@ def main():
     text = vb.table(['slowdown against native', *names], rows) + '\n'
     print(text)
     if o.write:
+        more = ''  # what others have written below
+        if os.path.exists(o.write):
+            with open(o.write, encoding='utf-8') as f:
+                more = ''.join(f.read().partition('\n## ')[1:])
         with open(o.write, 'w', encoding='utf-8') as f:
             f.write('# Performance\n\n'
                     'Made by `bench/engine.py --write`. Small programs on one vCPU under a stock '
@@ -116,7 +120,7 @@ def main():
                     f'runs of {o.ms} ms.\n'
                     f'- {vb.version(o.kvasir, "-version")}; '
                     f'{vb.version("qemu-system-x86_64", "--version") or "no QEMU"}.\n'
-                    + ''.join(f'- {n}: `-accel {acc}`.\n' for n, acc in accels) + f'\n{text}')
+                    + ''.join(f'- {n}: `-accel {acc}`.\n' for n, acc in accels) + f'\n{text}{more}')
 
 
 main()
