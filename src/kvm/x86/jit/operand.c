@@ -422,19 +422,9 @@ void trans_test_aligned(struct trans *t, unsigned n)
 	trans_slow_at(t, asm_jump_fwd(&t->e, CC_NE));
 }
 
-struct trans_ref trans_operand(struct trans *t, const struct insn *i, unsigned size, bool write,
-			       bool aligned)
-{
-	struct trans_ref at = { .base = S0 };
-
-	if (t->tr && trace_shares(t, &t->tr->step[t->tr->at].acc[0]))
-		return trace_operand(t, i);
-	trans_mem(t, i, size, write, aligned);
-	return at;
-}
-
-/* The memory operand of an instruction as host address in S0. */
-void trans_mem(struct trans *t, const struct insn *i, unsigned size, bool write, bool aligned)
+/* S0 = linear address of the memory operand; alignment is checked. Overwrites EFLAGS, S1. */
+static void trans_linear(struct trans *t, const struct insn *i, unsigned size, bool write,
+			 bool aligned)
 {
 	trans_clobber(t, trans_live_before(t, i));
 	trans_ea(t, i);
@@ -445,5 +435,35 @@ void trans_mem(struct trans *t, const struct insn *i, unsigned size, bool write,
 		       (uint32_t)offsetof(struct vcpu, seg_base) + 8u * i->seg);
 	if (aligned)
 		trans_test_aligned(t, size);
+}
+
+struct trans_ref trans_operand(struct trans *t, const struct insn *i, unsigned size, bool write,
+			       bool aligned, bool pair)
+{
+	struct trans_ref at = { .base = S0 };
+	uint32_t tlb;
+
+	if (t->tr && trace_shares(t, &t->tr->step[t->tr->at].acc[0]))
+		return trace_operand(t, i);
+	trans_linear(t, i, size, write, aligned);
+	if (!pair) {
+		trans_probe(t, size, write);
+		return at;
+	}
+	/* page and offset are added by the access: a cycle less on the way from pointer to pointer
+	 */
+	tlb = trans_find(t, size, write);
+	asm_gs_base(&t->e, 0x8b, true, S1, S1,
+		    tlb + (uint32_t)offsetof(struct jit_tlb_entry, host));
+	at.base = S1;
+	at.index = S0;
+	at.sib = true;
+	return at;
+}
+
+/* The memory operand of an instruction as host address in S0. */
+void trans_mem(struct trans *t, const struct insn *i, unsigned size, bool write, bool aligned)
+{
+	trans_linear(t, i, size, write, aligned);
 	trans_probe(t, size, write);
 }

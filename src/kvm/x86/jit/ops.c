@@ -89,6 +89,16 @@ bool trans_has_form(const struct insn *i)
 	return ops_form(i, &f);
 }
 
+/* After its address is known, does the instruction need no scratch register? */
+static bool ops_spares_s1(const struct trans *t, const struct insn *i, const struct ops_form *f)
+{
+	unsigned writes = trans_flags_written(i);
+
+	if ((f->has_g && trans_host(t, i->reg) < 0) || (f->has_v && trans_host(t, i->vvvv) < 0))
+		return false;
+	return !trans_flags_read(i) && !(writes && (t->live & ~writes));
+}
+
 /*
  * The guest's own instruction with registers mapped and memory at [S0]. dest_g: ModRM.reg is
  * written. False when it has no such form: high-byte registers beside ones that need REX, too many
@@ -113,7 +123,8 @@ bool trans_generic(struct trans *t, const struct insn *i, bool reads, bool write
 	x.imm = (uint32_t)i->imm;
 	x.rex = i->flags & IF_REX;
 	if (mem) {
-		struct trans_ref at = trans_operand(t, i, msize, writes, trans_aligned(i));
+		struct trans_ref at = trans_operand(t, i, msize, writes, trans_aligned(i),
+						    ops_spares_s1(t, i, &f));
 
 		x.mem = true;
 		x.rm = at.base;
@@ -294,7 +305,7 @@ bool trans_div(struct trans *t, const struct insn *i)
 	if (i->osize == 2)
 		return false;
 	if (i->flags & IF_MEM) {
-		struct trans_ref at = trans_operand(t, i, i->osize, false, false);
+		struct trans_ref at = trans_operand(t, i, i->osize, false, false, false);
 
 		trans_clobber(t, trans_live_before(t, i));
 		trans_load(t, i->osize, S0, &at);

@@ -257,7 +257,7 @@ static void trace_guard(struct trace_emit *x, const struct insn *i, enum jit_kin
 		trans_clobber(t, F_ARITH);
 		trace_op_const(t, true, &at, la);
 	} else if (i->flags & IF_MEM) {
-		at = trans_operand(t, i, 8, false, false);
+		at = trans_operand(t, i, 8, false, false, false);
 		trans_clobber(t, F_ARITH);
 		trace_op_const(t, true, &at, la);
 	} else {

@@ -102,11 +102,11 @@ void trans_probe_delta(struct trans *t, unsigned size, bool write, unsigned to);
 /* Leave to the slow path unless the address in S0 is a multiple of n. */
 void trans_test_aligned(struct trans *t, unsigned n);
 /*
- * Where the memory operand of an instruction is. Uses S0; S1 is free. Leaves EFLAGS alone or not:
- * what is live is saved.
+ * Where the memory operand of an instruction is. Uses S0; S1 is free, unless pair allows its use.
+ * Leaves EFLAGS alone or not: what is live is saved.
  */
 struct trans_ref trans_operand(struct trans *t, const struct insn *i, unsigned size, bool write,
-			       bool aligned);
+			       bool aligned, bool pair);
 /* The memory operand of an instruction as host address in S0. */
 void trans_mem(struct trans *t, const struct insn *i, unsigned size, bool write, bool aligned);
 
