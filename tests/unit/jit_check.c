@@ -97,7 +97,8 @@ static void test_vector(void **state)
 /* a store of eight bytes, four more than asked for */
 static void test_excess(void **state)
 {
-	check_found("\x41\xc7\x02\x44\x33\x22\x11", 7, 0, 0x49);
+	/* mov dword [r11 + r10], imm32: with REX.W it is a qword */
+	check_found("\x43\xc7\x04\x13\x44\x33\x22\x11", 8, 0, 0x4b);
 }
 
 static void test_refused(void **state)
