@@ -65,7 +65,6 @@ TCG_WRONG = {
         "mov_ss_breakpoint": "no delay of the trap after MOV SS",
         "step_fault": "RF is never pushed set",
     },
-    "kernel64": {"sti_cli": "an interrupt in the shadow of STI, in a guest of its SVM"},
     "multi64": {"cross_modifying_code": "now and then a stale translation is run"},
     "segment32": {
         "limit_bytes limit_pages expand_down types stack_16bit": "no limits and types in data accesses",
