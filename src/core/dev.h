@@ -97,6 +97,30 @@ struct dev {
 };
 
 /*
+ * What an engine does for devices beside running vCPUs: doorbells (ioeventfd: a guest's write to an
+ * address is a write to an eventfd, without an exit to user space) and message-signalled
+ * interrupts. All of it from any thread.
+ */
+struct doorbell {
+	enum bus_space space;
+	uint64_t addr;
+	uint8_t len; /* 1, 2, 4, 8; 0: a write of any length */
+	bool match;  /* only writes of this value */
+	uint64_t value;
+	int fd; /* an eventfd, the caller's */
+};
+struct event_ops {
+	int (*doorbell)(void *opaque, const struct doorbell *d, bool assign, struct err *e);
+	/* An interrupt message: address and data as PCI's MSI and MSI-X have them. */
+	int (*msi)(void *opaque, uint64_t addr, uint32_t data);
+	/*
+	 * irqfd: an eventfd whose counting up sends a message, for those who are not in this
+	 * process (vhost). *gsi: the route, to be changed by a second call and freed by fd -1.
+	 */
+	int (*msi_fd)(void *opaque, int fd, int *gsi, uint64_t addr, uint32_t data);
+};
+
+/*
  * What devices of one machine share, made by the machine and borrowed here. loop, bus and run are
  * required; the rest may be NULL in tests (a device says at realize what it misses).
  */
@@ -108,6 +132,8 @@ struct machine_devs {
 	struct trace_sink *trace;
 	struct irq_line *gsi; /* lines 0..n_gsi-1: ISA interrupts, then other IOAPIC inputs */
 	unsigned n_gsi;
+	const struct event_ops *events; /* NULL: only the bus's own doorbells, no MSI */
+	void *events_opaque;
 	/* A named backend of a type ("chardev"), or NULL. */
 	void *(*backend_find)(void *opaque, const char *type, const char *id);
 	void *opaque;
