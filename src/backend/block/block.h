@@ -88,7 +88,11 @@ struct block_driver {
 	size_t priv_size;
 	/* Does a file beginning with these bytes look like this format: 0 (no) to 100. */
 	int (*probe)(const uint8_t *buf, size_t len);
-	/* Children are open, b->opts is filled. Sets b->len and limits. A task function. */
+	/*
+	 * "file" is open, b->opts is filled. Sets b->len and limits and, as the image says,
+	 * b->backing_file, backing_format and data_file_name: the core opens these children
+	 * when this has returned 0, and counts the depth. A task function.
+	 */
 	int (*open_co)(struct block *b, struct err *e);
 	/* Writes back what it caches. A task function; the node is freed whatever it returns. */
 	void (*close_co)(struct block *b);
@@ -132,6 +136,11 @@ struct block {
 	struct block_opts opts;
 	char *node_name;                          /* NULL or user-given */
 	struct block *file, *backing, *data_file; /* children, owned */
+	/*
+	 * What the image calls them, NULL: none; malloc'd by the driver, freed by the core. Names
+	 * are relative to the folder of opts.filename; a format of NULL is probed.
+	 */
+	char *backing_file, *backing_format, *data_file_name;
 	uint64_t len;                             /* what a user of the node sees, in bytes */
 	uint32_t request_align;                   /* power of two, >= 1 */
 	uint32_t memory_align;                    /* of buffers, for O_DIRECT; >= 1 */
