@@ -49,9 +49,10 @@ int options_smp(struct options *o, const char *arg, struct err *e);
 int options_cpu(struct options *o, const char *arg, struct err *e);
 int options_accel(struct options *o, const char *arg, struct err *e);
 int options_machine(struct options *o, const char *arg, struct err *e);
-/* options_io.c: */
+/* options_char.c: */
 int options_serial(struct options *o, const char *arg, struct err *e);
 int options_chardev(struct options *o, const char *arg, struct err *e);
+/* options_io.c: */
 int options_device(struct options *o, const char *arg, struct err *e);
 int options_rtc(struct options *o, const char *arg, struct err *e);
 /* options_log.c: */
