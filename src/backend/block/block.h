@@ -126,6 +126,8 @@ struct block_opts {
 	bool lazy_refcounts;   /* qcow2 */
 	bool lazy_refcounts_set;
 	uint64_t cache_size; /* qcow2: bytes for L2 tables, 0: default */
+	uint64_t raw_offset; /* raw: where the disk begins in the file, in bytes */
+	uint64_t raw_size;   /* raw: its length, 0: up to the end */
 };
 enum block_detect_zeroes { DETECT_ZEROES_OFF, DETECT_ZEROES_ON, DETECT_ZEROES_UNMAP };
 enum block_aio { BLOCK_AIO_AUTO, BLOCK_AIO_IO_URING, BLOCK_AIO_THREADS };
@@ -141,15 +143,21 @@ struct block {
 	 * are relative to the folder of opts.filename; a format of NULL is probed.
 	 */
 	char *backing_file, *backing_format, *data_file_name;
-	uint64_t len;                             /* what a user of the node sees, in bytes */
-	uint32_t request_align;                   /* power of two, >= 1 */
-	uint32_t memory_align;                    /* of buffers, for O_DIRECT; >= 1 */
+	uint64_t len;           /* what a user of the node sees, in bytes */
+	uint32_t request_align; /* power of two, >= 1 */
+	uint32_t memory_align;  /* of buffers, for O_DIRECT; >= 1 */
 	uint32_t opt_transfer, discard_align, zero_align; /* hints; 0: none */
 	bool writable;                                    /* opened so */
 	bool supports_fua, encrypted;
+	bool probed;          /* raw: nobody said that it is raw, so its first sector is guarded */
+	struct block *parent; /* whose child this is, NULL: a root */
 	void *priv;
 	struct block_reqs *reqs; /* private to the core: requests in flight */
 };
+
+/* A deep copy of opts (to is overwritten), -ENOMEM; and its end. */
+int block_opts_copy(struct block_opts *to, const struct block_opts *from) must_check;
+void block_opts_free(struct block_opts *o);
 
 /* ---- Contexts ------------------------------------------------------------------------------ */
 
@@ -175,16 +183,57 @@ int block_co_open(struct block_ctx *c, const char *filename, const char *format,
 /* The same outside of tasks, serving the loop meanwhile. */
 int block_open(struct block_ctx *c, const char *filename, const char *format,
 	       const struct block_opts *o, struct block **out, struct err *e) must_check;
+/*
+ * One node by itself: drv->is_protocol: the host file o->filename; else a format over file, which
+ * it takes (also on failure). node_name may be NULL. The core fills length-independent limits from
+ * the child before open_co.
+ */
+int block_co_open_node(struct block_ctx *c, const struct block_driver *drv,
+		       const struct block_opts *o, const char *node_name, struct block *file,
+		       struct block **out, struct err *e) must_check;
+/*
+ * For open_co of formats: open the file that the image names as b->backing / b->data_file. name is
+ * relative to the folder of the image; format NULL: probed. Nothing is opened, 0, when
+ * b->opts.no_backing. Read-only (backing) or as b (data file, which is raw bytes).
+ */
+int block_co_open_backing(struct block *b, const char *name, const char *format,
+			  struct err *e) must_check;
+int block_co_open_data_file(struct block *b, const char *name, struct err *e) must_check;
+
+/*
+ * The path that an image at `image` means by `name` (malloc'ed, NULL: out of memory): absolute
+ * names and those with a protocol stay, others are relative to the image's folder.
+ */
+char *block_path_combine(const char *image, const char *name);
+
+/*
+ * Make an empty host file of len bytes (all zero) and open it as a writable node of driver "file".
+ * An existing file is emptied, after locking it; a block device is used as it is if it is large
+ * enough. For the create functions of formats.
+ */
+int block_co_create_file(struct block_ctx *c, const char *filename, uint64_t len,
+			 const struct block_opts *o, struct block **out, struct err *e) must_check;
+
 void block_co_close(struct block *b); /* NULL is allowed; children, too */
 void block_close(struct block *b);
 
 const struct block_driver *block_driver(const char *name, struct err *e);
 const struct block_driver *block_driver_at(unsigned i); /* NULL at the end */
+/* Which format does a file beginning so have; the raw driver when none is recognised. */
+const struct block_driver *block_probe(const uint8_t *buf, size_t len);
+/* The name of a format that begins so and has no driver here ("vmdk"), or NULL. */
+const char *block_probe_foreign(const uint8_t *buf, size_t len);
+#define BLOCK_PROBE_SIZE 2048 /* bytes that are looked at */
 
 /* ---- I/O; task functions ------------------------------------------------------------------- */
 
-/* Past the end: -EIO. Reads behind a shorter backing node give zeroes. */
+/*
+ * Past the end: -EIO; but a host file (protocol node) gives zeroes there when read, and grows when
+ * written, as formats need it. block_co_read_backing reads a node that may be shorter than its
+ * user believes: zeroes behind the end, and everywhere if b is NULL.
+ */
 int block_co_read(struct block *b, uint64_t off, const struct iovecs *v);
+int block_co_read_backing(struct block *b, uint64_t off, const struct iovecs *v);
 int block_co_write(struct block *b, uint64_t off, const struct iovecs *v, unsigned flags);
 int block_co_pread(struct block *b, uint64_t off, void *buf, size_t len);
 int block_co_pwrite(struct block *b, uint64_t off, const void *buf, size_t len, unsigned flags);
