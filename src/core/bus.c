@@ -134,7 +134,8 @@ static int bus_flatten(struct bus_map *m)
 		if (!r || (i + 1 < n && edge[i + 1] == edge[i]))
 			continue;
 		if (out && flat[out - 1].last + 1 == edge[i] && flat[out - 1].r.dev == r->dev &&
-		    flat[out - 1].r.base == r->base && flat[out - 1].r.ops == r->ops)
+		    flat[out - 1].r.base == r->base && flat[out - 1].r.ops == r->ops &&
+		    flat[out - 1].r.prio == r->prio)
 			flat[out - 1].last = last;
 		else
 			flat[out++] = (struct bus_range){ .base = edge[i], .last = last, .r = *r };
@@ -208,17 +209,20 @@ int bus_claim_mem(struct dev *d, uint64_t gpa, uint64_t len, const struct region
 	return bus_claim_region(d->bus, &r, e);
 }
 
-/* Drop d's regions of a space: the one at *base, or all. */
-static void bus_drop(struct dev *d, enum bus_space space, const uint64_t *base)
+/* Drop d's regions of a space: those at *base, or all; with prio only that one. */
+static void bus_drop(struct dev *d, enum bus_space space, const uint64_t *base, const int *prio)
 {
 	struct bus_map *m = &d->bus->maps[space];
 	size_t n = 0;
 
 	bus_lock(d->bus);
 	pthread_rwlock_wrlock(&m->lock);
-	for (size_t i = 0; i < m->n_regions; i++)
-		if (m->regions[i].dev != d || (base && m->regions[i].base != *base))
-			m->regions[n++] = m->regions[i];
+	for (size_t i = 0; i < m->n_regions; i++) {
+		const struct region *r = &m->regions[i];
+
+		if (r->dev != d || (base && r->base != *base) || (prio && r->prio != *prio))
+			m->regions[n++] = *r;
+	}
 	if (n != m->n_regions) {
 		m->n_regions = n;
 		/* No half-way: a range that still pointed at a freed device would be used. */
@@ -230,13 +234,18 @@ static void bus_drop(struct dev *d, enum bus_space space, const uint64_t *base)
 
 void bus_unclaim(struct dev *d, enum bus_space space, uint64_t base)
 {
-	bus_drop(d, space, &base);
+	bus_drop(d, space, &base, NULL);
 }
 
 void bus_unclaim_all(struct dev *d)
 {
 	for (int i = 0; i < BUS_SPACES; i++)
-		bus_drop(d, (enum bus_space)i, NULL);
+		bus_drop(d, (enum bus_space)i, NULL, NULL);
+}
+
+void bus_unclaim_region(struct bus *b, const struct region *r)
+{
+	bus_drop(r->dev, r->space, &r->base, &r->prio);
 }
 
 bool bus_region_at(struct bus *b, enum bus_space space, size_t i, struct region *out)

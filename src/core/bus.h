@@ -77,6 +77,10 @@ int bus_claim_region(struct bus *b, const struct region *r, struct err *e) must_
 void bus_unclaim(struct dev *d, enum bus_space space, uint64_t base);
 void bus_unclaim_all(struct dev *d);
 
+/* Give back exactly r (device, space, base and prio): one of several that a device has at a place.
+ */
+void bus_unclaim_region(struct bus *b, const struct region *r);
+
 /* An access by a vCPU. size: 1..8 bytes (ports: 1, 2, 4). Ports wrap at 64 KiB, memory at 2^64. */
 uint64_t bus_io_read(struct bus *b, uint16_t port, unsigned size);
 void bus_io_write(struct bus *b, uint16_t port, uint64_t val, unsigned size);
