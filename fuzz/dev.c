@@ -48,8 +48,14 @@ static void *fuzz_backend(void *opaque, const char *type, const char *id)
 	return ((struct fuzz_machine *)opaque)->con;
 }
 
+static int fuzz_msi(void *opaque, uint64_t addr, uint32_t data)
+{
+	return 0;
+}
+
 static struct dev *fuzz_machine(struct fuzz_machine *m, const struct dev_class *cls, unsigned flags)
 {
+	static const struct event_ops events = { .msi = fuzz_msi };
 	struct dev *d;
 
 	memset(m, 0, sizeof(*m));
@@ -62,9 +68,15 @@ static struct dev *fuzz_machine(struct fuzz_machine *m, const struct dev_class *
 	m->md.n_gsi = LINES;
 	m->md.backend_find = fuzz_backend;
 	m->md.opaque = m;
+	m->md.events = &events;
 	m->con = chardev_ring_new(m->md.loop, "con", flags & 2 ? 8 : 1 << 20);
 	loop_set_lock(m->md.loop, bus_lock_of(m->md.bus));
+	if (cls->bus && !strcmp(cls->bus, "PCI"))
+		BUG_ON(!dev_create(&m->md, &gpex_class, NULL, NULL, NULL));
 	d = dev_new(&m->md, cls, NULL, NULL);
+	if (m->md.pci)
+		BUG_ON(dev_set_prop(d, "addr", "0",
+				    NULL)); /* its configuration is what is in reach */
 	for (const struct prop *p = cls->props; p && p->name; p++) {
 		if (p->kind == PROP_KIND_BACKEND && flags & 1)
 			BUG_ON(dev_set_prop(d, p->name, "con", NULL));

@@ -30,6 +30,7 @@
 
 struct dev;
 struct machine_devs;
+struct pci_bus;
 
 enum reset_kind { RESET_COLD, RESET_WARM }; /* power came on; a reset line or CPU-requested reset */
 
@@ -67,6 +68,7 @@ struct dev_class {
 	const char *name, *desc;  /* the name users type: "isa-serial" */
 	uint32_t size;            /* of the struct whose first member is a struct dev */
 	const struct prop *props; /* ends with PROP_END; NULL: none */
+	const char *bus;          /* kind of bus it sits on: "PCI"; NULL: the machine's own */
 	struct state_desc state;
 	/* Claim regions, interrupt lines and backends. On failure: e filled; claims are taken back.
 	 */
@@ -137,6 +139,7 @@ struct machine_devs {
 	/* A named backend of a type ("chardev"), or NULL. */
 	void *(*backend_find)(void *opaque, const char *type, const char *id);
 	void *opaque;
+	struct pci_bus *pci;      /* the board's PCI bus (hw/pci/pci.h), NULL: it has none */
 	struct dev *first, *last; /* private */
 };
 

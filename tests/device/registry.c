@@ -7,6 +7,8 @@
 
 #include <stdio.h>
 
+#include "hw/pci/assign.h"
+
 #define OPS       300
 #define FLIP_FULL 4096 /* sections up to this size have every bit flipped, larger ones a sample */
 
@@ -18,11 +20,25 @@ static uint64_t rnd(uint64_t *seed)
 	return *seed;
 }
 
+/* One of the class; a PCI function is number 0 of a bus, and its BARs are placed. */
 static struct dev *make(struct bed *b, const struct dev_class *cls)
 {
+	static const struct pci_windows w = { { 0xc000, 0xdfff },
+					      { 0xf0000000, 0xf0ffffff },
+					      { 1, 0 } };
+	static const uint8_t irq[4] = { 10, 10, 11, 11 };
 	struct err e = { 0 };
-	struct dev *d = dev_create(&b->md, cls, NULL, &e, NULL);
+	struct dev *d;
 
+	if (cls->bus && !strcmp(cls->bus, "PCI")) {
+		if (!b->md.pci)
+			bed_pci(b);
+		d = dev_create(&b->md, cls, NULL, &e, "addr", "0", NULL);
+		if (d && pci_assign(b->md.pci, &w, irq, &e) < 0)
+			d = NULL;
+	} else {
+		d = dev_create(&b->md, cls, NULL, &e, NULL);
+	}
 	if (!d)
 		fail_msg("%s: %s", cls->name, e.msg);
 	return d;
@@ -269,11 +285,13 @@ static void registry_twice(void **state)
 		struct dev *d = make(b, k);
 		struct err e = { 0 };
 
-		assert_null(dev_create(&b->md, k, NULL, &e, NULL));
+		if (k->bus)
+			assert_null(dev_create(&b->md, k, NULL, &e, "addr", "0", NULL));
+		else
+			assert_null(dev_create(&b->md, k, NULL, &e, NULL));
 		if (!strstr(e.msg, d->id))
 			fail_msg("%s: %s", k->name, e.msg);
-		assert_ptr_equal(b->md.first, d);
-		assert_null(d->next);
+		assert_ptr_equal(b->md.last, d);
 		dev_free(d);
 		make(b, k);
 		bed_free(b);

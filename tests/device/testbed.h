@@ -1,6 +1,7 @@
 /*
- * A machine for device tests: virtual clock, loop, bus, 24 interrupt lines and a request recorder;
- * no guest and no engine. Everything is driven by the test's own thread.
+ * A machine for device tests: virtual clock, loop, bus, 24 interrupt lines, recorders of requests
+ * and interrupt messages, and a PCI bus when asked for; no guest and no engine. Everything is
+ * driven by the test's own thread.
  */
 #pragma once
 #include <setjmp.h>
@@ -17,6 +18,8 @@
 #include "hw/registry.h"
 
 #define BED_LINES 24
+#define BED_MSGS  64
+#define BED_ECAM  0xe0000000ull /* configuration space of the PCI bus; function 0 is first */
 #define BED_WALL  1781524800000000000ll /* 2026-06-15 12:00:00 UTC, a Monday */
 
 struct bed {
@@ -31,7 +34,25 @@ struct bed {
 	unsigned rises[BED_LINES]; /* edges from low to high */
 	struct request last;       /* what the main loop was asked, REQ_NONE: nothing */
 	unsigned requests;
+	struct bed_msg {
+		uint64_t addr;
+		uint32_t data;
+	} msg[BED_MSGS]; /* the last ones; number n is at n % BED_MSGS */
+	unsigned msgs;
 };
+
+static inline int bed_msi(void *opaque, uint64_t addr, uint32_t data)
+{
+	struct bed *b = opaque;
+
+	b->msg[b->msgs++ % BED_MSGS] = (struct bed_msg){ addr, data };
+	return 0;
+}
+
+static inline int bed_doorbell(void *opaque, const struct doorbell *d, bool assign, struct err *e)
+{
+	return 0;
+}
 
 static inline void bed_line(void *opaque, unsigned n, bool level)
 {
@@ -57,6 +78,7 @@ static inline void *bed_backend(void *opaque, const char *type, const char *id)
 
 static inline struct bed *bed_new(void)
 {
+	static const struct event_ops events = { .doorbell = bed_doorbell, .msi = bed_msi };
 	struct bed *b = calloc(1, sizeof(*b));
 
 	clock_init_virtual(&b->clock, NS_PER_SEC, BED_WALL - (int64_t)NS_PER_SEC);
@@ -74,6 +96,8 @@ static inline struct bed *bed_new(void)
 				       .mem = gmem_new(),
 				       .gsi = b->gsi,
 				       .n_gsi = BED_LINES,
+				       .events = &events,
+				       .events_opaque = b,
 				       .backend_find = bed_backend,
 				       .opaque = b };
 	loop_set_lock(b->loop, bus_lock_of(b->md.bus));
@@ -90,6 +114,28 @@ static inline void bed_free(struct bed *b)
 	loop_free(b->loop);
 	trace_sink_free(b->sink);
 	free(b);
+}
+
+/* Give the machine a PCI bus. */
+static inline struct dev *bed_pci(struct bed *b)
+{
+	struct err e = { 0 };
+	struct dev *d = dev_create(&b->md, &gpex_class, NULL, &e, NULL);
+
+	if (!d)
+		fail_msg("%s", e.msg);
+	return d;
+}
+
+static inline uint32_t bed_cfg_read(struct bed *b, unsigned devfn, unsigned off, unsigned size)
+{
+	return (uint32_t)bus_mem_read(b->md.bus, BED_ECAM + (devfn << 12) + off, size);
+}
+
+static inline void bed_cfg_write(struct bed *b, unsigned devfn, unsigned off, uint32_t v,
+				 unsigned size)
+{
+	bus_mem_write(b->md.bus, BED_ECAM + (devfn << 12) + off, v, size);
 }
 
 /* A ring chardev in the machine. */

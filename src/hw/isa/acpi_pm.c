@@ -14,7 +14,8 @@
  */
 #include "hw/isa/acpi_pm.h"
 
-#define PM_TIMER_HZ 3579545
+#define PM_TIMER_HZ  3579545
+#define ACPI_PM_PRIO (-4096) /* below the board's devices and all BARs */
 
 enum {
 	PM1_TMR = BIT(0),
@@ -34,6 +35,7 @@ struct acpi_pm {
 	uint16_t iobase, gpe, smi_cmd;
 	uint8_t irq;
 	bool hw_reduced, timer32, sci_en;
+	uint16_t placed; /* 0: not, or fixed by iobase */
 	struct irq_pin sci;
 	struct timer timer;
 	struct acpi_pm_state {
@@ -48,7 +50,7 @@ struct acpi_pm {
 
 /* clang-format off */
 static const struct prop acpi_pm_props[] = {
-	PROP(struct acpi_pm, iobase, ACPI_PM_BASE, "first port of the PM1a block or sleep registers"),
+	PROP(struct acpi_pm, iobase, ACPI_PM_BASE, "first port of the PM1a block or sleep registers; 0: movable"),
 	PROP(struct acpi_pm, gpe, ACPI_GPE_BASE, "first port of the GPE0 block"),
 	PROP_N(struct acpi_pm, smi_cmd, "smi-cmd", ACPI_SMI_CMD, "SMI command port"),
 	PROP(struct acpi_pm, irq, ACPI_SCI_IRQ, "SCI interrupt line"),
@@ -281,19 +283,47 @@ static const struct region_ops acpi_pm_gpe0 = { acpi_pm_gpe_read, acpi_pm_gpe_wr
 static const struct region_ops acpi_pm_smi = { acpi_pm_smi_read, acpi_pm_smi_write, 1, 1 };
 static const struct region_ops acpi_pm_red = { acpi_pm_red_read, acpi_pm_red_write, 1, 1 };
 
+/* What moves with the base. */
+static const struct {
+	uint8_t off, len;
+	const struct region_ops *ops;
+} acpi_pm_blocks[] = { { 0, 4, &acpi_pm_evt }, { 4, 2, &acpi_pm_cnt }, { 8, 4, &acpi_pm_tmr } };
+
+void acpi_pm_place(struct dev *d, uint16_t base)
+{
+	struct acpi_pm *p = acpi_pm_of(d);
+
+	if (base == p->placed)
+		return;
+	for (unsigned i = 0; i < ARRAY_SIZE(acpi_pm_blocks); i++) {
+		struct region r = { .dev = d,
+				    .space = BUS_IO,
+				    .base = p->placed + (uint64_t)acpi_pm_blocks[i].off,
+				    .len = acpi_pm_blocks[i].len,
+				    .ops = acpi_pm_blocks[i].ops,
+				    .prio = ACPI_PM_PRIO,
+				    .flags = REGION_OVERLAP };
+
+		if (p->placed)
+			bus_unclaim_region(d->bus, &r);
+		r.base = base + (uint64_t)acpi_pm_blocks[i].off;
+		if (base && bus_claim_region(d->bus, &r, NULL) < 0)
+			guest_error(d, "place_refused", r.base);
+	}
+	p->placed = base;
+}
+
 static int acpi_pm_realize(struct dev *d, struct err *e)
 {
 	struct acpi_pm *p = acpi_pm_of(d);
-	int rc;
+	int rc = 0;
 
 	timer_init(&p->timer, d->md->loop, acpi_pm_timer, p);
 	if (p->hw_reduced)
 		return bus_claim(d, p->iobase, 3, &acpi_pm_red, e);
-	rc = bus_claim(d, p->iobase, 4, &acpi_pm_evt, e);
-	if (!rc)
-		rc = bus_claim(d, p->iobase + 4u, 2, &acpi_pm_cnt, e);
-	if (!rc)
-		rc = bus_claim(d, p->iobase + 8u, 4, &acpi_pm_tmr, e);
+	for (unsigned i = 0; i < ARRAY_SIZE(acpi_pm_blocks) && p->iobase && !rc; i++)
+		rc = bus_claim(d, p->iobase + acpi_pm_blocks[i].off, acpi_pm_blocks[i].len,
+			       acpi_pm_blocks[i].ops, e);
 	if (!rc)
 		rc = bus_claim(d, p->gpe, 4, &acpi_pm_gpe0, e);
 	if (!rc)

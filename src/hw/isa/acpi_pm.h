@@ -11,7 +11,7 @@
 #pragma once
 #include "core/dev.h"
 
-#define ACPI_PM_BASE     0x600  /* property "iobase" */
+#define ACPI_PM_BASE     0x600  /* property "iobase"; 0: nowhere until acpi_pm_place */
 #define ACPI_GPE_BASE    0xafe0 /* property "gpe" */
 #define ACPI_SMI_CMD     0xb2   /* property "smi-cmd" */
 #define ACPI_SCI_IRQ     9      /* property "irq" */
@@ -26,3 +26,9 @@ void acpi_pm_power_button(struct dev *d);
 
 /* Set a GPE0 status bit (0..15) and raise the SCI if enabled. */
 void acpi_pm_gpe(struct dev *d, unsigned bit);
+
+/*
+ * Move the PM1 and timer blocks to base, or away (0). Only for a device realized with iobase=0: a
+ * bridge's function decides. They may come to lie over or under anything; other devices win there.
+ */
+void acpi_pm_place(struct dev *d, uint16_t base);
