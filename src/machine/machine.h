@@ -109,6 +109,9 @@ int machine_reset(struct machine *m, enum reset_kind kind, struct err *e) must_c
  */
 struct chardev *machine_chardev(struct machine *m, const char *id, const char *text, struct err *e);
 
+/* For boards: what -device asks for, after their own. */
+int machine_devices(struct machine *m, struct err *e) must_check;
+
 /* The board of a -machine name, or NULL with e filled; i: the list, NULL at the end. */
 const struct board_ops *machine_board(const char *name, struct err *e);
 const struct board_ops *machine_board_at(unsigned i);
