@@ -1,21 +1,23 @@
 /*
- * ACPI tables: RSDP, XSDT, FADT, FACS, MADT, DSDT.
+ * ACPI tables: RSDP, XSDT, FADT, FACS, MADT, DSDT, and MCFG where PCI configuration is memory.
  *
  * Modelled: fixed power management hardware (PM1a, PM timer, GPE0, SMI_CMD hand-over, power button
  * as a fixed feature), reset register, processors, the IOAPIC with the PC's overrides (IRQ 0 on
  * input 2, the SCI level-triggered), S5, COM ports, RTC and keyboard with their resources.
  * Hardware-reduced: sleep and reset registers only; a stock Debian kernel powers off with either.
- * Not modelled: PCI (no such bus here), S3, processor objects and hot-plug, SRAT.
+ * PCI is in acpi_pci.c.
+ * Not modelled: S3, processor objects and hot-plug, SRAT.
  * References: [ACPI 5.2.5] RSDP, [ACPI 5.2.8] XSDT, [ACPI 5.2.9] FADT, [ACPI 5.2.10] FACS,
  * [ACPI 5.2.12] MADT. Threads: one, before the vCPUs run.
  */
 #include <errno.h>
 #include <string.h>
 
+#include "firmware/acpi_pci.h"
 #include "firmware/aml.h"
 #include "firmware/tables.h"
 
-enum { ACPI_DSDT_MAX = 4096, ACPI_HEADER = 36 };
+enum { ACPI_DSDT_MAX = 16384, ACPI_HEADER = 36 };
 
 enum {
 	FADT_WBINVD = 1 << 0,
@@ -115,7 +117,7 @@ static void acpi_header(void *table, const char *signature, uint8_t revision, si
 	h->revision = revision;
 	h->checksum = 0;
 	memcpy(h->oem_id, "KVASIR", 6);
-	memcpy(h->oem_table_id, "MICROVM ", 8);
+	memcpy(h->oem_table_id, "KVASIR  ", 8);
 	h->oem_revision = 1;
 	memcpy(h->creator, "KVSR", 4);
 	h->creator_revision = 1;
@@ -157,7 +159,11 @@ static size_t acpi_dsdt(const struct board *b, uint8_t *buf, size_t cap)
 	memset(buf, 0, ACPI_HEADER);
 	aml_init(&a, buf, cap);
 	a.len = ACPI_HEADER;
+	if (b->pci.present)
+		acpi_pci_pic(&a);
 	aml_scope(&a, "\\_SB_");
+	if (b->pci.present)
+		acpi_pci_device(&a, &b->pci);
 	for (unsigned n = 0; n < b->serials; n++)
 		acpi_com(&a, b, n);
 	if (b->rtc) {
@@ -278,6 +284,15 @@ static void acpi_fadt(const struct board *b, gpa_t facs, gpa_t dsdt, struct acpi
 	acpi_header(f, "FACP", 6, sizeof(*f));
 }
 
+static size_t acpi_mcfg(const struct board *b, uint8_t *buf, size_t cap)
+{
+	size_t n = acpi_pci_mcfg(&b->pci, buf + ACPI_HEADER, cap - ACPI_HEADER);
+
+	if (n)
+		acpi_header(buf, "MCFG", 1, ACPI_HEADER + n);
+	return n ? ACPI_HEADER + n : 0;
+}
+
 int acpi_build(struct place *p, const struct board *b, gpa_t *rsdp_at, struct err *e)
 {
 	uint8_t buf[ACPI_DSDT_MAX + TABLES_CPUS * 16];
@@ -285,11 +300,12 @@ int acpi_build(struct place *p, const struct board *b, gpa_t *rsdp_at, struct er
 	struct acpi_facs facs = { .length = sizeof(facs), .version = 2 };
 	struct {
 		struct acpi_header h;
-		uint64_t table[2];
+		uint64_t table[3];
 	} __attribute__((packed)) xsdt;
-	struct acpi_out o = { .base = PLACE_TABLES, .cap = PLACE_TABLES_END - PLACE_TABLES };
+	struct acpi_out o = { .base = PLACE_TABLES, .cap = PLACE_MPTABLE - PLACE_TABLES };
 	struct acpi_fadt fadt;
 	gpa_t dsdt, facs_at, xsdt_at;
+	size_t n;
 	int r = place_claim(p, PLACE_TABLES, o.cap, "the ACPI tables", &o.host, e);
 
 	if (r < 0)
@@ -302,8 +318,12 @@ int acpi_build(struct place *p, const struct board *b, gpa_t *rsdp_at, struct er
 	acpi_fadt(b, facs_at, dsdt, &fadt);
 	xsdt.table[0] = acpi_put(&o, &fadt, sizeof(fadt), 16);
 	xsdt.table[1] = acpi_put(&o, buf, acpi_madt(b, buf, sizeof(buf)), 16);
-	acpi_header(&xsdt, "XSDT", 1, sizeof(xsdt));
-	xsdt_at = acpi_put(&o, &xsdt, sizeof(xsdt), 16);
+	n = acpi_mcfg(b, buf, sizeof(buf));
+	if (n)
+		xsdt.table[2] = acpi_put(&o, buf, n, 16);
+	n = sizeof(xsdt) - (n ? 0 : sizeof(xsdt.table[2]));
+	acpi_header(&xsdt, "XSDT", 1, n);
+	xsdt_at = acpi_put(&o, &xsdt, n, 16);
 	if (!xsdt_at)
 		return err_set(e, ENOSPC, "the ACPI tables do not fit");
 	memcpy(rsdp.signature, "RSD PTR ", 8);

@@ -107,6 +107,45 @@ void aml_name(struct aml *a, const char *name)
 	aml_nameseg(a, name);
 }
 
+void aml_method(struct aml *a, const char *name, uint8_t args)
+{
+	aml_byte(a, 0x14); /* MethodOp */
+	aml_open(a);
+	aml_nameseg(a, name);
+	aml_byte(a, args & 7);
+}
+
+void aml_if(struct aml *a)
+{
+	aml_byte(a, 0xa0); /* IfOp */
+	aml_open(a);
+}
+
+void aml_return(struct aml *a)
+{
+	aml_byte(a, 0xa4); /* ReturnOp */
+}
+
+void aml_ref(struct aml *a, const char *name)
+{
+	aml_nameseg(a, name);
+}
+
+void aml_store_arg0(struct aml *a, const char *target)
+{
+	aml_put(a, "\x70\x68", 2); /* StoreOp, Arg0Op */
+	aml_nameseg(a, target);
+}
+
+void aml_buffer(struct aml *a, const void *bytes, size_t n)
+{
+	aml_byte(a, 0x11); /* BufferOp */
+	aml_open(a);
+	aml_int(a, n);
+	aml_put(a, bytes, n);
+	aml_end(a);
+}
+
 void aml_int(struct aml *a, uint64_t v)
 {
 	/* ZeroOp, OneOp, then the shortest of BytePrefix, WordPrefix, DWordPrefix, QWordPrefix. */
@@ -172,11 +211,7 @@ void aml_crs(struct aml *a, const struct aml_io *io, unsigned nio, unsigned irq)
 	}
 	res[n++] = 0x79; /* end tag, checksum 0: not used */
 	res[n++] = 0;
-	aml_byte(a, 0x11); /* BufferOp */
-	aml_open(a);
-	aml_int(a, n);
-	aml_put(a, res, n);
-	aml_end(a);
+	aml_buffer(a, res, n);
 }
 
 bool aml_ok(const struct aml *a)

@@ -34,6 +34,14 @@ void aml_int(struct aml *a, uint64_t v);
 /* A plug-and-play identifier such as "PNP0501" in its packed form. */
 void aml_eisaid(struct aml *a, const char *id);
 
+/* Method (name, args): its terms follow. */
+void aml_method(struct aml *a, const char *name, uint8_t args);
+void aml_if(struct aml *a);                    /* If: the predicate, then the terms follow */
+void aml_return(struct aml *a);                /* Return: the operand follows */
+void aml_ref(struct aml *a, const char *name); /* the value of a named object */
+void aml_store_arg0(struct aml *a, const char *target); /* Store (Arg0, target) */
+void aml_buffer(struct aml *a, const void *bytes, size_t n);
+
 /* Name (_CRS, ResourceTemplate): one or two port ranges and an ISA interrupt; 0 leaves out. */
 struct aml_io {
 	uint16_t base;

@@ -2,8 +2,8 @@
  * The MP tables of the Intel MultiProcessor Specification 1.4, for -M microvm,acpi=off and for
  * kernels without ACPI; and the BIOS data area that leads to them.
  *
- * Modelled: processors, one ISA bus, one IOAPIC with the PC's wiring (IRQ 0 on input 2), ExtINT
- * and NMI. Not modelled: PCI, the extended entries.
+ * Modelled: processors, an ISA bus, a PCI bus with the interrupts of all its slots, one IOAPIC with
+ * the PC's wiring (IRQ 0 on input 2), ExtINT and NMI. Not modelled: the extended entries.
  * References: [MPS 4]. Threads: one, before the vCPUs run.
  */
 #include <errno.h>
@@ -11,7 +11,8 @@
 
 #include "firmware/tables.h"
 
-enum { MP_ISA_IRQS = 16, MP_EDGE_HIGH = 0, MP_ALL_CPUS = 0xff, EBDA_SIZE = 0xa0000 - PLACE_EBDA };
+enum { MP_ISA_IRQS = 16, MP_EDGE_HIGH = 0, MP_LEVEL_LOW = 0x0f, MP_ALL_CPUS = 0xff };
+enum { EBDA_SIZE = 0xa0000 - PLACE_EBDA, MP_TABLE_MAX = 8192 };
 
 struct mp_floating {
 	char signature[4];
@@ -37,7 +38,7 @@ struct mp_cpu {
 } __attribute__((packed));
 
 struct mp_out {
-	uint8_t buf[EBDA_SIZE];
+	uint8_t buf[MP_TABLE_MAX];
 	size_t len;
 	unsigned entries;
 	bool full;
@@ -64,12 +65,28 @@ static uint8_t mp_sum(const void *p, size_t n)
 	return (uint8_t)-s;
 }
 
-static void mp_interrupts(struct mp_out *o, uint8_t ioapic_id)
+/* Each pin of each slot: systems look for what they find, and the rest does not matter. */
+static void mp_pci(struct mp_out *o, const struct board_pci *p, uint8_t ioapic_id)
+{
+	for (unsigned slot = 0; slot < 32; slot++)
+		for (unsigned pin = 0; pin < 4; pin++) {
+			/* bus 0; source: slot in bits 6:2, pin in 1:0 */
+			const uint8_t from = (uint8_t)(slot << 2 | pin);
+			const uint8_t to = p->gsi[(slot + pin + p->swizzle) % 4];
+			const uint8_t e[8] = { 3, 0, MP_LEVEL_LOW, 0, 0, from, ioapic_id, to };
+
+			mp_put(o, e, sizeof(e));
+		}
+}
+
+static void mp_interrupts(struct mp_out *o, uint8_t isa_bus, uint8_t ioapic_id)
 {
 	for (unsigned irq = 0; irq < MP_ISA_IRQS; irq++) {
-		/* type 3: I/O interrupt, INT, bus 0, IRQ -> IOAPIC input. IRQ 2 is the cascade. */
+		/* type 3: I/O interrupt, INT, bus, IRQ -> IOAPIC input. IRQ 2 is the cascade. */
 		const uint8_t pin = irq == 0 ? 2 : (uint8_t)irq;
-		const uint8_t e[8] = { 3, 0, MP_EDGE_HIGH, 0, 0, (uint8_t)irq, ioapic_id, pin };
+		const uint8_t e[8] = {
+			3, 0, MP_EDGE_HIGH, 0, isa_bus, (uint8_t)irq, ioapic_id, pin
+		};
 
 		if (irq != 2)
 			mp_put(o, e, sizeof(e));
@@ -81,13 +98,17 @@ static void mp_interrupts(struct mp_out *o, uint8_t ioapic_id)
 
 int mptable_build(struct place *p, const struct board *b, struct err *e)
 {
-	struct mp_out o = { .len = sizeof(struct mp_floating) + sizeof(struct mp_header) };
+	struct mp_out o = { .len = sizeof(struct mp_header) };
 	struct mp_floating fp = { .length = 1, .revision = 4 };
 	struct mp_header h = { .revision = 4, .lapic = TABLES_LAPIC };
 	uint8_t ioapic[8] = { 2, 0, 0x11, 1, 0x00, 0x00, 0xc0, 0xfe };
-	uint8_t *host;
-	int r = place_claim(p, PLACE_EBDA, EBDA_SIZE, "the MP tables", &host, e);
+	uint8_t *ebda, *host;
+	/* Systems take the number of a PCI bus here for its real one. */
+	const uint8_t isa[8] = { 1, b->pci.present, 'I', 'S', 'A', ' ', ' ', ' ' };
+	int r = place_claim(p, PLACE_EBDA, EBDA_SIZE, "the EBDA", &ebda, e);
 
+	if (r == 0)
+		r = place_claim(p, PLACE_MPTABLE, MP_TABLE_MAX, "the MP tables", &host, e);
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < b->cpus; i++) {
@@ -102,27 +123,30 @@ int mptable_build(struct place *p, const struct board *b, struct err *e)
 		ioapic[1] = MAX(ioapic[1], (uint8_t)(b->apic_id[i] + 1)); /* a free id */
 		mp_put(&o, &cpu, sizeof(cpu));
 	}
-	mp_put(&o,
-	       "\x01\x00"
-	       "ISA   ",
-	       8);
+	if (b->pci.present)
+		mp_put(&o, "\x01\0PCI   ", 8);
+	mp_put(&o, isa, sizeof(isa));
 	mp_put(&o, ioapic, sizeof(ioapic));
-	mp_interrupts(&o, ioapic[1]);
+	if (b->pci.present)
+		mp_pci(&o, &b->pci, ioapic[1]);
+	mp_interrupts(&o, isa[1], ioapic[1]);
 	if (o.full)
 		return err_set(e, ENOSPC, "the MP tables do not fit: too many processors");
 	memcpy(h.signature, "PCMP", 4);
 	memcpy(h.oem, "KVASIR  ", 8);
-	memcpy(h.product, "MICROVM     ", 12);
+	memcpy(h.product, "PC          ", 12);
 	h.entries = (uint16_t)o.entries;
-	h.length = (uint16_t)(o.len - sizeof(fp));
-	memcpy(o.buf + sizeof(fp), &h, sizeof(h));
-	h.checksum = mp_sum(o.buf + sizeof(fp), h.length);
-	memcpy(o.buf + sizeof(fp), &h, sizeof(h));
-	memcpy(fp.signature, "_MP_", 4);
-	fp.table = PLACE_EBDA + sizeof(fp);
-	fp.checksum = mp_sum(&fp, sizeof(fp));
-	memcpy(o.buf, &fp, sizeof(fp));
+	h.length = (uint16_t)o.len;
+	memcpy(o.buf, &h, sizeof(h));
+	h.checksum = mp_sum(o.buf, h.length);
+	memcpy(o.buf, &h, sizeof(h));
 	memcpy(host, o.buf, sizeof(o.buf));
+	memset(ebda, 0, EBDA_SIZE);
+	ebda[0] = EBDA_SIZE >> 10;
+	memcpy(fp.signature, "_MP_", 4);
+	fp.table = PLACE_MPTABLE;
+	fp.checksum = mp_sum(&fp, sizeof(fp));
+	memcpy(ebda + 16, &fp, sizeof(fp));
 	return 0;
 }
 

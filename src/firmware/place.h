@@ -73,8 +73,9 @@ gpa_t place_low_end(const struct place *p);
 gpa_t place_end(const struct place *p);
 
 enum {
-	PLACE_EBDA = 0x9fc00,   /* low RAM ends here: loaders' small tables go below */
-	PLACE_TABLES = 0xe0000, /* ACPI tables, up to PLACE_TABLES_END */
+	PLACE_EBDA = 0x9fc00,    /* low RAM ends here: loaders' small tables go below */
+	PLACE_TABLES = 0xe0000,  /* ACPI tables, up to PLACE_MPTABLE */
+	PLACE_MPTABLE = 0xf0000, /* MP configuration table */
 	PLACE_TABLES_END = 0x100000,
 	PLACE_HIGH = 0x100000, /* first byte above the legacy megabyte */
 };

@@ -129,9 +129,11 @@ int isa_boot(struct machine *m, struct boot_state *bs, struct err *e)
 	if (r < 0)
 		return err_prefix(e, "-kernel");
 	r = bda_build(&p, &m->board, e);
+	/* The older tables, too: for a kernel that is told acpi=off. */
 	if (r == 0)
-		r = m->cfg->acpi ? acpi_build(&p, &m->board, &in.rsdp, e)
-				 : mptable_build(&p, &m->board, e);
+		r = mptable_build(&p, &m->board, e);
+	if (r == 0 && m->cfg->acpi)
+		r = acpi_build(&p, &m->board, &in.rsdp, e);
 	if (r == 0)
 		r = kernel_load(&p, &k, &in, bs, e);
 	image_close(&k);

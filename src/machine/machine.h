@@ -116,4 +116,4 @@ int machine_devices(struct machine *m, struct err *e) must_check;
 const struct board_ops *machine_board(const char *name, struct err *e);
 const struct board_ops *machine_board_at(unsigned i);
 
-extern const struct board_ops microvm_board;
+extern const struct board_ops microvm_board, pc_board;

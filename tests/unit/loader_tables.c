@@ -165,6 +165,43 @@ static void test_acpi_reduced(void **state)
 	assert_int_equal(acpi_build(&f->p, &f->b, &rsdp, &f->e), -EEXIST);
 }
 
+static void test_acpi_pci(void **state)
+{
+	struct fix *f = *state;
+	uint64_t rsdp, dsdt, mcfg, len;
+
+	f->b.pci = (struct board_pci){ .present = true,
+				       .mechanism1 = true,
+				       .mem = { 0xc0000000, 0xfebfffff },
+				       .mem64 = { 0x100000000, 0x8ffffffff },
+				       .swizzle = 3,
+				       .gsi = { 16, 17, 18, 19 },
+				       .irq = { 10, 10, 11, 11 } };
+	assert_int_equal(acpi_build(&f->p, &f->b, &rsdp, &f->e), 0);
+	dsdt = peek(f, table(f, "FACP") + 140, 8);
+	len = peek(f, dsdt + 4, 4);
+	assert_int_equal(sum(f, dsdt, len), 0);
+	if (getenv("KVASIR_DUMP_ACPI_PCI")) {
+		FILE *dump = fopen(getenv("KVASIR_DUMP_ACPI_PCI"), "wb");
+
+		fwrite(f->ram + dsdt, 1, len, dump);
+		fclose(dump);
+	}
+	/* Method (_PIC, 1) { Store (Arg0, PICF) } */
+	assert_non_null(memmem(f->ram + dsdt, len, "\x14\x0c_PIC\x01\x70\x68PICF", 13));
+	/* slot 1 INTA with the IOAPIC, slot 2 INTD with the PIC */
+	assert_non_null(memmem(f->ram + dsdt, len, "\x0c\xff\xff\x01\x00\x00\x00\x0a\x10", 9));
+	assert_non_null(memmem(f->ram + dsdt, len, "\x0c\xff\xff\x02\x00\x0a\x03\x00\x0a\x0a", 10));
+	/* with ECAM there is an MCFG */
+	place_init(&f->p, RAM, f->ram, NULL);
+	f->b.pci.ecam = 0xe0000000;
+	assert_int_equal(acpi_build(&f->p, &f->b, &rsdp, &f->e), 0);
+	mcfg = table(f, "MCFG");
+	assert_int_equal(peek(f, mcfg + 4, 4), 36 + 24);
+	assert_int_equal(peek(f, mcfg + 44, 8), 0xe0000000);
+	assert_int_equal(peek(f, mcfg + 54, 2), 0); /* buses 0 to 0 */
+}
+
 static void test_acpi_many(void **state)
 {
 	struct fix *f = *state;
@@ -209,9 +246,24 @@ static void test_mptable(void **state)
 	assert_int_equal(kinds[2], 1);
 	assert_int_equal(kinds[3], 15);
 	assert_int_equal(kinds[4], 2);
-	/* more processors than the EBDA has room for */
+	/* a PCI bus is number 0, and each pin of each slot has an entry */
 	place_init(&f->p, RAM, f->ram, NULL);
-	f->b.cpus = 64;
+	f->b.pci = (struct board_pci){ .present = true, .swizzle = 3, .gsi = { 16, 17, 18, 19 } };
+	assert_int_equal(mptable_build(&f->p, &f->b, &f->e), 0);
+	assert_int_equal(peek(f, t + 34, 2), 3 + 2 + 1 + 128 + 15 + 2);
+	assert_int_equal(sum(f, t, peek(f, t + 4, 2)), 0);
+	at = t + 44 + 3 * 20;
+	assert_memory_equal(f->ram + at, "\1\0PCI   \1\1ISA   ", 16);
+	/* slot 1 pin A: the first line, level, low */
+	at += 16 + 8 + 4 * 8;
+	assert_memory_equal(f->ram + at, "\3\0\x0f\0\0\4\5\x10", 8);
+	/* processors without end */
+	place_init(&f->p, RAM, f->ram, NULL);
+	f->b.pci.present = false;
+	f->b.cpus = TABLES_CPUS;
+	assert_int_equal(mptable_build(&f->p, &f->b, &f->e), 0);
+	place_init(&f->p, RAM, f->ram, NULL);
+	f->b.apic_id[7] = 255;
 	assert_int_equal(mptable_build(&f->p, &f->b, &f->e), -ENOSPC);
 }
 
@@ -284,7 +336,7 @@ int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_acpi),    T(test_acpi_reduced), T(test_acpi_many),
+		T(test_acpi),    T(test_acpi_reduced), T(test_acpi_pci), T(test_acpi_many),
 		T(test_mptable), T(test_aml),          T(test_place),
 	};
 

@@ -158,7 +158,7 @@ static const struct {
 	{ "k -accel xen", "kvm and soft exist" },
 	{ "k -accel kvm,jit=on", "no property 'jit'" },
 	{ "k -accel soft,jti=off", "did you mean jit?" },
-	{ "k -machine pc", "unknown machine 'pc'" },
+	{ "k -machine isapc", "unknown machine 'isapc'" },
 	{ "k -machine microvn", "did you mean microvm?" },
 	{ "k -machine microvm,acip=on", "did you mean acpi?" },
 	{ "k -machine microvm,acpi=perhaps", "on or off" },
