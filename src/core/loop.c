@@ -119,6 +119,7 @@ static void loop_leave(struct loop *l)
 static uint32_t loop_epoll_bits(unsigned events)
 {
 	return (events & LOOP_IN ? (uint32_t)EPOLLIN | EPOLLRDHUP : 0) |
+	       (events & LOOP_HUP ? (uint32_t)EPOLLRDHUP : 0) |
 	       (events & LOOP_OUT ? (uint32_t)EPOLLOUT : 0);
 }
 
@@ -214,6 +215,8 @@ static bool loop_fd_dispatch(struct loop *l, const struct epoll_event *ev)
 	loop_enter(l);
 	if (i < (uint32_t)l->n_slots && l->slots[i].gen == gen && l->slots[i].f) {
 		f = l->slots[i].f;
+		if (ev->events & EPOLLRDHUP)
+			ready |= f->events & LOOP_HUP;
 		ready &= f->events | LOOP_HUP; /* an earlier handler may have changed it */
 		if (f->events && ready) {
 			f->fn(f->opaque, ready);

@@ -27,7 +27,8 @@ struct loop;
 enum {
 	LOOP_IN = 1,  /* readable, or at end of file */
 	LOOP_OUT = 2, /* writable */
-	LOOP_HUP = 4, /* the peer is gone or the fd is broken; told without asking */
+	LOOP_HUP = 4, /* the peer is gone or the fd is broken; told without asking, but when it
+		       * is asked for, then also for a socket whose peer will send no more */
 };
 
 /* Embedded in its user; lives until loop_fd_del(). */
