@@ -8,12 +8,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backend/char/opts.h"
 #include "core/memory.h"
 
 enum {
 	CONFIG_SERIALS = 4,
 	CONFIG_DEVICES = 32,
-	CONFIG_CHARDEVS = 16,
+	CONFIG_CHARDEVS = 64,
 	CONFIG_CPU_FEATURES = 64,
 	CONFIG_TRACES = 16,
 	CONFIG_CPUS_MAX = 64,
@@ -27,8 +28,7 @@ struct smp_config {
 /* -chardev BACKEND,id=ID[,...] */
 struct chardev_config {
 	char *id;
-	char *text; /* as chardev_from_text() takes it */
-	bool mux;
+	struct chardev_opts opts; /* owned by the options */
 };
 
 struct machine_config {

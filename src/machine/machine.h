@@ -57,6 +57,7 @@ struct machine {
 	struct trace_sink *trace;
 	struct runstate run;
 	struct request note; /* what the handler left for machine_run */
+	bool ending;         /* an exit was asked for */
 	struct irq_line gsi[MACHINE_GSIS];
 	struct machine_devs devs;
 	struct chardevs chardevs;
@@ -104,8 +105,8 @@ void machine_start_vcpus(struct machine *m);
 int machine_reset(struct machine *m, enum reset_kind kind, struct err *e) must_check;
 
 /*
- * For boards. Create the chardev of a -serial text ("mon:" adds the mux keys); NULL and e on
- * failure.
+ * For boards. Create the chardev of a -serial text (opts.h) ("mon:" adds the mux keys); NULL and e
+ * on failure.
  */
 struct chardev *machine_chardev(struct machine *m, const char *id, const char *text, struct err *e);
 

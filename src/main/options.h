@@ -22,6 +22,7 @@ struct options {
 	/* What the defaults depend on. */
 	bool nographic, nodefaults, serial_given;
 	unsigned nserials, naccels;
+	unsigned nstdio; /* -serial and -chardev that want the terminal */
 	const char *name; /* -name */
 	void *owned[256]; /* strings made here, for options_free */
 	unsigned nowned;
@@ -52,6 +53,7 @@ int options_machine(struct options *o, const char *arg, struct err *e);
 /* options_char.c: */
 int options_serial(struct options *o, const char *arg, struct err *e);
 int options_chardev(struct options *o, const char *arg, struct err *e);
+void options_char_free(struct options *o);
 /* options_io.c: */
 int options_device(struct options *o, const char *arg, struct err *e);
 int options_rtc(struct options *o, const char *arg, struct err *e);

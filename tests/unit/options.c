@@ -164,13 +164,16 @@ static const struct {
 	{ "k -machine microvm,acpi=perhaps", "on or off" },
 	{ "k -machine microvm,pit=off", "not supported" },
 	{ "k -serial sdtio", "did you mean stdio?" },
-	{ "k -serial tcp:localhost:1", "not supported yet" },
-	{ "k -serial file:", "unknown backend" },
+	{ "k -serial tcp:localhost", "HOST:PORT is needed" },
+	{ "k -serial vc", "no display" },
+	{ "k -serial file:", "a path is needed" },
+	{ "k -serial stdio -chardev stdio,id=a", "more than one" },
 	{ "k -serial null -serial null -serial null -serial null -serial null", "4 serial ports" },
 	{ "k -chardev null", "an id is needed" },
 	{ "k -chardev nil,id=a", "unknown backend 'nil'" },
 	{ "k -chardev file,id=a", "needs path" },
-	{ "k -chardev null,id=a,path=x", "only the backend file" },
+	{ "k -chardev null,id=a,path=x", "has no property 'path'" },
+	{ "k -chardev socket,id=a,path=x,websocket=on", "websocket is not supported" },
 	{ "k -chardev null,id=a -chardev null,id=a", "taken" },
 	{ "k -device isa-debug-exi", "did you mean isa-debug-exit?" },
 	{ "k -device e1000", "-device" },
@@ -249,8 +252,12 @@ static void test_values(void **state)
 	good(&o, "k -accel soft,jit=off -chardev file,id=x,path=a,,b,mux=on -serial chardev:x");
 	assert_int_equal(o.cfg.engine, LIBKVM_SOFT);
 	assert_true(o.cfg.no_jit);
-	assert_string_equal(o.cfg.chardev[0].text, "file:a,b");
-	assert_true(o.cfg.chardev[0].mux);
+	assert_int_equal(o.cfg.chardev[0].opts.kind, CHARDEV_FILE);
+	assert_string_equal(o.cfg.chardev[0].opts.path, "a,b");
+	assert_int_equal(o.cfg.chardev[0].opts.mux, 1);
+	done(&o);
+	good(&o, "k -chardev stdio,id=x");
+	assert_string_equal(o.cfg.serial[0], "null");
 	done(&o);
 }
 
