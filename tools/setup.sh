@@ -47,8 +47,7 @@ need_packages() {
 	fi
 }
 
-build_packages=(gcc libc6-dev make meson ninja-build pkg-config python3 libcmocka-dev busybox-static
-	libslirp-dev)
+build_packages=(gcc libc6-dev make meson ninja-build pkg-config python3 libcmocka-dev busybox-static liburing-dev)
 test_packages=(clang llvm libclang-rt-dev binutils python3-pexpect qemu-system-x86)
 
 # build_in DIR [MESON OPTION...]: configure once and build; the log is shown when it fails.

@@ -93,6 +93,12 @@ void loop_notify(struct loop *l)
 		return; /* full: it wakes anyway */
 }
 
+void loop_notify_others(struct loop *l)
+{
+	if (atomic_load_explicit(&l->stepping, memory_order_relaxed) != (uintptr_t)pthread_self())
+		loop_notify(l);
+}
+
 void loop_quit(struct loop *l, int status)
 {
 	pthread_mutex_lock(&l->mutex);
@@ -119,6 +125,7 @@ static void loop_leave(struct loop *l)
 static uint32_t loop_epoll_bits(unsigned events)
 {
 	return (events & LOOP_IN ? (uint32_t)EPOLLIN | EPOLLRDHUP : 0) |
+	       (events & LOOP_HUP ? (uint32_t)EPOLLRDHUP : 0) |
 	       (events & LOOP_OUT ? (uint32_t)EPOLLOUT : 0);
 }
 
@@ -214,6 +221,8 @@ static bool loop_fd_dispatch(struct loop *l, const struct epoll_event *ev)
 	loop_enter(l);
 	if (i < (uint32_t)l->n_slots && l->slots[i].gen == gen && l->slots[i].f) {
 		f = l->slots[i].f;
+		if (ev->events & EPOLLRDHUP)
+			ready |= f->events & LOOP_HUP;
 		ready &= f->events | LOOP_HUP; /* an earlier handler may have changed it */
 		if (f->events && ready) {
 			f->fn(f->opaque, ready);
@@ -277,7 +286,7 @@ void bh_schedule(struct bh *b)
 	}
 	pthread_mutex_unlock(&l->mutex);
 	if (!was)
-		loop_notify(l);
+		loop_notify_others(l);
 }
 
 static void bh_unlink(struct loop *l, struct bh *b)
@@ -350,13 +359,51 @@ static bool loop_bh_dispatch(struct loop *l)
 
 /* --- rounds --- */
 
+void loop_hook_add(struct loop *l, struct loop_hook *h)
+{
+	h->next = l->hooks;
+	l->hooks = h;
+}
+
+void loop_hook_del(struct loop *l, struct loop_hook *h)
+{
+	struct loop_hook *p = l->hooks;
+
+	if (p == h) {
+		l->hooks = h->next;
+		return;
+	}
+	while (p && p->next != h)
+		p = p->next;
+	if (p)
+		p->next = h->next;
+}
+
+static bool loop_hooks_run(struct loop *l)
+{
+	bool ran = false;
+
+	if (!l->hooks)
+		return false;
+	loop_enter(l);
+	for (struct loop_hook *h = l->hooks, *n; h; h = n) {
+		n = h->next;
+		ran |= h->fn(h->opaque);
+	}
+	loop_leave(l);
+	return ran;
+}
+
 bool loop_step(struct loop *l, bool block)
 {
 	struct epoll_event ev[LOOP_BATCH];
 	uint64_t drain;
+	uintptr_t outer = l->stepping;
 	bool ran = false;
 	int n, timeout;
 
+	/* a handler may call loop_step; then it is still this thread when the inner one ends */
+	l->stepping = (uintptr_t)pthread_self();
 	pthread_mutex_lock(&l->mutex);
 	timeout = !block || l->bh_first || l->quit ? 0 : loop_timers_wait(l);
 	pthread_mutex_unlock(&l->mutex);
@@ -374,6 +421,8 @@ bool loop_step(struct loop *l, bool block)
 	ran |= loop_always_dispatch(l);
 	ran |= loop_timers_dispatch(l);
 	ran |= loop_bh_dispatch(l);
+	ran |= loop_hooks_run(l);
+	l->stepping = outer;
 	return ran;
 }
 

@@ -27,7 +27,8 @@ struct loop;
 enum {
 	LOOP_IN = 1,  /* readable, or at end of file */
 	LOOP_OUT = 2, /* writable */
-	LOOP_HUP = 4, /* the peer is gone or the fd is broken; told without asking */
+	LOOP_HUP = 4, /* the peer is gone or the fd is broken; told without asking, but when it
+		       * is asked for, then also for a socket whose peer will send no more */
 };
 
 /* Embedded in its user; lives until loop_fd_del(). */
@@ -53,6 +54,13 @@ struct bh {
 	void *opaque;
 	struct bh *next, *prev; /* private: the pending list */
 	bool pending;
+};
+
+/* Called at the end of each round; see loop_hook_add. */
+struct loop_hook {
+	bool (*fn)(void *opaque); /* true: it did something that counts as a handler's work */
+	void *opaque;
+	struct loop_hook *next; /* private */
 };
 
 /* The clock is borrowed and must outlive the loop. NULL and e filled when the host refuses. */
@@ -84,6 +92,9 @@ void loop_quit(struct loop *l, int status);
 /* Wake the loop from its wait. Any thread. */
 void loop_notify(struct loop *l);
 
+/* The same, unless it is the calling thread that is inside of loop_step: that looks by itself. */
+void loop_notify_others(struct loop *l);
+
 /* The clock was stopped, started or set: look at the deadlines again. Any thread. */
 void loop_clock_changed(struct loop *l);
 
@@ -110,6 +121,15 @@ void timer_arm(struct timer *t, uint64_t deadline_ns);
  */
 void timer_cancel(struct timer *t);
 bool timer_armed(const struct timer *t);
+
+/*
+ * Call h->fn(h->opaque) after all handlers of each round: for what is cheaper done once for all of
+ * them (submitting I/O, one interrupt for many requests). Whoever leaves work for a hook calls
+ * loop_notify_others, in case it is not one of the loop's handlers. h->fn and h->opaque are set by
+ * the caller. The loop's thread, or under the dispatch lock.
+ */
+void loop_hook_add(struct loop *l, struct loop_hook *h);
+void loop_hook_del(struct loop *l, struct loop_hook *h); /* unknown ones are ignored */
 
 /* A bottom half: fn(opaque) runs once in the loop after bh_schedule, however often it was called.
  */

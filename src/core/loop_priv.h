@@ -3,6 +3,7 @@
  */
 #pragma once
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
 #include "core/loop.h"
@@ -21,6 +22,13 @@ struct loop {
 
 	struct loop_slot *slots;
 	int n_slots, n_always;
+	struct loop_hook *_Atomic hooks;
+
+	/*
+	 * The thread that is inside of loop_step, 0: nobody. That one need not be woken: it looks
+	 * at bhs and timers again before it waits.
+	 */
+	_Atomic uintptr_t stepping;
 
 	pthread_mutex_t mutex; /* covers all below */
 	bool quit;

@@ -80,7 +80,7 @@ void timer_arm(struct timer *t, uint64_t deadline_ns)
 	first = l->heap[0] == t;
 	pthread_mutex_unlock(&l->mutex);
 	if (first)
-		loop_notify(l);
+		loop_notify_others(l);
 }
 
 void timer_cancel(struct timer *t)

@@ -30,7 +30,7 @@ static int isa_serial(struct machine *m, unsigned n, const char *text, struct er
 		return 0;
 	snprintf(id, sizeof(id), "serial%u", n);
 	if (!strncmp(text, "chardev:", 8)) {
-		c = chardevs_find(&m->chardevs, text + 8);
+		c = chardev_port(chardevs_find(&m->chardevs, text + 8));
 		if (!c)
 			return err_set(e, ENOENT, "-serial %s: no -chardev with this id", text);
 	} else {
@@ -42,6 +42,7 @@ static int isa_serial(struct machine *m, unsigned n, const char *text, struct er
 		r = chardevs_add(&m->chardevs, c, e);
 		if (r < 0)
 			return r;
+		c = chardev_port(c);
 	}
 	d = dev_new(&m->devs, &serial_class, id, e);
 	if (!d)

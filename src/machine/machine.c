@@ -175,6 +175,7 @@ static void machine_request_handler(void *opaque, const struct request *r)
 	struct machine *m = opaque;
 
 	m->note = *r;
+	m->ending |= r->kind == REQ_EXIT;
 	loop_quit(m->loop, 0);
 }
 
@@ -182,9 +183,7 @@ static void *machine_backend_find(void *opaque, const char *type, const char *id
 {
 	struct machine *m = opaque;
 
-	if (!strcmp(type, "netdev"))
-		return netdevs_find(&m->netdevs, id);
-	return strcmp(type, "chardev") ? NULL : chardevs_find(&m->chardevs, id);
+	return strcmp(type, "chardev") ? NULL : chardev_port(chardevs_find(&m->chardevs, id));
 }
 
 static void machine_mux_quit(void *opaque)
@@ -194,20 +193,28 @@ static void machine_mux_quit(void *opaque)
 	machine_request(&m->run, REQ_EXIT_STATUS(0, "C-a x"));
 }
 
-struct chardev *machine_chardev(struct machine *m, const char *id, const char *text, struct err *e)
+static struct chardev *machine_chardev_make(struct machine *m, const char *id,
+					    const struct chardev_opts *o, struct err *e)
 {
 	const struct chardev_mux_keys keys = { .quit = machine_mux_quit, .opaque = m };
-	bool mux = !strncmp(text, "mon:", 4);
-	struct chardev *c = chardev_from_text(m->loop, mux ? "mux-below" : id,
-					      mux ? text + 4 : text, m->term, e);
+	struct chardev *c = chardev_make(m->loop, id, o, m->term, &keys, e);
 
-	if (c && mux) {
-		struct chardev *top = chardev_mux_new(m->loop, id, c, &keys, e);
-
-		if (!top)
-			chardev_free(c);
-		c = top;
+	if (c && c->notice) {
+		printf("%s\n", c->notice);
+		fflush(stdout);
 	}
+	return c;
+}
+
+struct chardev *machine_chardev(struct machine *m, const char *id, const char *text, struct err *e)
+{
+	struct chardev_opts o;
+	struct chardev *c;
+
+	if (chardev_opts_text(&o, text, e))
+		return NULL;
+	c = machine_chardev_make(m, id, &o, e);
+	chardev_opts_free(&o);
 	return c;
 }
 
@@ -215,19 +222,35 @@ static int machine_chardevs(struct machine *m, struct err *e)
 {
 	for (unsigned i = 0; i < m->cfg->nchardevs; i++) {
 		const struct chardev_config *cc = &m->cfg->chardev[i];
-		char text[4200];
-		struct chardev *c;
+		struct chardev *c = machine_chardev_make(m, cc->id, &cc->opts, e);
 		int r;
 
-		snprintf(text, sizeof(text), "%s%s", cc->mux ? "mon:" : "", cc->text);
-		c = machine_chardev(m, cc->id, text, e);
 		if (!c)
-			return err_prefix(e, "-chardev %s", cc->id);
+			return err_prefix(e, "-chardev %s", chardev_kind_name(cc->opts.kind));
 		r = chardevs_add(&m->chardevs, c, e);
 		if (r < 0)
 			return r;
 	}
 	return 0;
+}
+
+static void machine_waiting(struct chardev *c)
+{
+	char text[256];
+
+	chardev_describe(c, text, sizeof(text));
+	fprintf(stderr, "kvasir: chardev %s: waiting for connection on: %s\n", c->id, text);
+}
+
+/* Peers without whom the machine does not start. False: it ends instead. */
+static bool machine_wait_chardevs(struct machine *m)
+{
+	struct err e = { 0 };
+
+	if (!chardevs_wait(&m->chardevs, &m->ending, machine_waiting, &e))
+		return true;
+	log_err("%s", e.msg);
+	return false;
 }
 
 static int machine_traces(struct machine *m, struct err *e)
@@ -280,8 +303,6 @@ static int machine_build(struct machine *m, struct err *e)
 		r = machine_engine(m, e);
 	if (r == 0)
 		r = machine_chardevs(m, e);
-	if (r == 0)
-		r = machine_netdevs(m, e);
 	if (r == 0)
 		r = m->ops->build(m, e);
 	if (r == 0)
@@ -423,10 +444,12 @@ int machine_run(struct machine *m)
 {
 	int status = 0;
 
+	if (!machine_wait_chardevs(m))
+		return 1;
 	for (;;) {
 		struct request note;
 
-		if (m->state == MACHINE_PAUSED)
+		if (m->state == MACHINE_PAUSED && !m->ending)
 			machine_resume(m);
 		loop_run(m->loop);
 		bus_lock(m->bus);
@@ -459,7 +482,6 @@ void machine_free(struct machine *m)
 		bus_lock(m->bus);
 	if (m->devs.bus)
 		machine_devs_free(&m->devs);
-	netdevs_free(&m->netdevs);
 	chardevs_free(&m->chardevs);
 	if (m->bus)
 		bus_unlock(m->bus);

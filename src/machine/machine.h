@@ -25,7 +25,6 @@
 
 #include "backend/char/chardev.h"
 #include "backend/char/term.h"
-#include "backend/net/netdev.h"
 #include "core/dev.h"
 #include "firmware/kernel.h"
 #include "firmware/tables.h"
@@ -42,7 +41,6 @@ struct irqchip_state;
 /* What distinguishes one board from another. */
 struct board_ops {
 	const char *name, *desc;
-	const char *nic; /* class of a network card when -nic names no model */
 	/* Devices, and what the tables say about them (m->board). */
 	int (*build)(struct machine *m, struct err *e);
 	/* After a reset and before the first run: tables and kernel; the boot vCPU's state. */
@@ -59,10 +57,10 @@ struct machine {
 	struct trace_sink *trace;
 	struct runstate run;
 	struct request note; /* what the handler left for machine_run */
+	bool ending;         /* an exit was asked for */
 	struct irq_line gsi[MACHINE_GSIS];
 	struct machine_devs devs;
 	struct chardevs chardevs;
-	struct netdevs netdevs;
 	struct term *term; /* main's; may be NULL */
 	struct board board;
 
@@ -107,19 +105,12 @@ void machine_start_vcpus(struct machine *m);
 int machine_reset(struct machine *m, enum reset_kind kind, struct err *e) must_check;
 
 /*
- * For boards. Create the chardev of a -serial text ("mon:" adds the mux keys); NULL and e on
- * failure.
+ * For boards. Create the chardev of a -serial text (opts.h) ("mon:" adds the mux keys); NULL and e
+ * on failure.
  */
 struct chardev *machine_chardev(struct machine *m, const char *id, const char *text, struct err *e);
 
-/* Netdevs and captures of the configuration, before the board is built. */
-int machine_netdevs(struct machine *m, struct err *e) must_check;
-
-/* The cards of -nic; and, when all devices are made, a warning about netdevs that nobody has. */
-int machine_nics(struct machine *m, struct err *e) must_check;
-void machine_net_check(const struct machine *m);
-
-/* For boards: what -nic and -device ask for, after their own. */
+/* For boards: what -device asks for, after their own. */
 int machine_devices(struct machine *m, struct err *e) must_check;
 
 /* The board of a -machine name, or NULL with e filled; i: the list, NULL at the end. */

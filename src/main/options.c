@@ -137,6 +137,16 @@ static int opt_parallel(struct options *o, const char *arg, struct err *e)
 	return options_only_none("-parallel", arg, "parallel port", e);
 }
 
+static int opt_net(struct options *o, const char *arg, struct err *e)
+{
+	return options_only_none("-net", arg, "network", e);
+}
+
+static int opt_nic(struct options *o, const char *arg, struct err *e)
+{
+	return options_only_none("-nic", arg, "network", e);
+}
+
 static int opt_no_reboot(struct options *o, const char *arg, struct err *e)
 {
 	o->cfg.no_reboot = true;
@@ -263,24 +273,12 @@ static const struct option_row *options_find(const char *text, struct err *e)
 	return NULL;
 }
 
-/* Only one can read the terminal. */
-static unsigned options_stdio_users(const struct options *o)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < CONFIG_SERIALS; i++)
-		n += o->cfg.serial[i] &&
-		     (!strcmp(o->cfg.serial[i], "stdio") || !strcmp(o->cfg.serial[i], "mon:stdio"));
-	for (unsigned i = 0; i < o->cfg.nchardevs; i++)
-		n += !strcmp(o->cfg.chardev[i].text, "stdio");
-	return n;
-}
-
 static int options_defaults(struct options *o, struct err *e)
 {
+	/* The terminal is the serial port's unless another option has taken it. */
 	if (!o->serial_given && !o->nodefaults)
-		o->cfg.serial[0] = "mon:stdio";
-	if (options_stdio_users(o) > 1)
+		o->cfg.serial[0] = o->nstdio ? "null" : "mon:stdio";
+	if (o->nstdio > 1)
 		return err_set(e, EINVAL, "stdio is given to more than one -serial or -chardev");
 	if (o->cfg.initrd && !o->cfg.kernel)
 		return err_set(e, EINVAL, "-initrd needs -kernel");
@@ -290,8 +288,6 @@ static int options_defaults(struct options *o, struct err *e)
 		return err_set(e, EINVAL,
 			       "nothing to boot: give a kernel (kvasir vmlinuz, or "
 			       "-kernel FILE); -help lists all options");
-	if (options_net_defaults(o, e) < 0)
-		return -EINVAL;
 	return options_log_check(o, e);
 }
 
@@ -331,8 +327,7 @@ int options_parse(struct options *o, int argc, char *const *argv, struct err *e)
 
 void options_free(struct options *o)
 {
-	for (unsigned i = 0; i < o->cfg.nnetdevs; i++)
-		netdev_opts_free(&o->cfg.netdev[i]);
+	options_char_free(o);
 	for (unsigned i = 0; i < o->nowned; i++)
 		free(o->owned[i]);
 	*o = (struct options){ 0 };

@@ -5,18 +5,24 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "backend/block/block.h"
 #include "base/bits.h"
+#include "base/sanitize.h"
 
 #define DISK (256 * 1024)
 
@@ -28,17 +34,29 @@ struct bed {
 };
 static struct bed bed;
 
+static enum block_aio bed_aio;
+
 static int bed_new(void **state)
 {
 	memset(&bed, 0, sizeof(bed));
 	clock_init_host(&bed.clock);
 	bed.loop = loop_new(&bed.clock, NULL);
-	bed.ctx = block_ctx_new(bed.loop, BLOCK_AIO_AUTO, NULL);
+	bed.ctx = block_ctx_new(bed.loop, bed_aio, NULL);
 	strcpy(bed.dir, "/tmp/kvasir-block-XXXXXX");
 	if (!bed.ctx || !mkdtemp(bed.dir))
 		return -1;
 	snprintf(bed.path, sizeof(bed.path), "%s/disk", bed.dir);
 	return 0;
+}
+
+static int bed_new_threads(void **state)
+{
+	int r;
+
+	bed_aio = BLOCK_AIO_THREADS;
+	r = bed_new(state);
+	bed_aio = BLOCK_AIO_AUTO;
+	return r;
 }
 
 static int bed_free(void **state)
@@ -336,6 +354,83 @@ static void file(void **state)
 	run(t_file, bed.path);
 }
 
+/* More requests at once than the ring has places; every byte is somebody's. */
+#define MANY 2000
+
+static void t_one_of_many(void *arg)
+{
+	struct writer *w = arg;
+	uint32_t buf[128], got[128];
+
+	for (unsigned i = 0; i < 128; i++)
+		buf[i] = w->n * 1000 + i;
+	assert_int_equal(block_co_pwrite(w->b, w->n * 512, buf, 512, 0), 0);
+	if (w->n % 16 == 0)
+		assert_int_equal(block_co_flush(w->b), 0);
+	assert_int_equal(block_co_pread(w->b, w->n * 512, got, 512), 0);
+	assert_memory_equal(buf, got, 512);
+	--*w->left;
+}
+
+static void t_many(void *arg)
+{
+	struct block_opts o = { .writable = true };
+	static struct writer w[MANY];
+	unsigned left = MANY;
+	struct block *b;
+
+	file_write(bed.path, "", 0, MANY * 512);
+	assert_int_equal(block_co_open(bed.ctx, bed.path, "raw", &o, &b, NULL), 0);
+	for (unsigned i = 0; i < MANY; i++) {
+		w[i] = (struct writer){ b, i, &left };
+		assert_int_equal(task_start(block_ctx_tasks(bed.ctx), t_one_of_many, &w[i]), 0);
+	}
+	while (left)
+		task_co_sleep(block_ctx_tasks(bed.ctx), 1000000);
+	block_co_close(b);
+}
+
+static void many(void **state)
+{
+	run(t_many, NULL);
+}
+
+/* Where the host refuses io_uring, the default does without and an explicit wish is an error. */
+static void refused_uring(void **state)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { ARRAY_SIZE(f), f };
+	struct err e = { 0 };
+	struct block_ctx *c;
+	pid_t pid;
+	int st;
+
+#ifdef __SANITIZE_THREAD__
+	skip(); /* it allows no threads in a child of a process with threads */
+#endif
+	pid = fork();
+	if (pid == 0) {
+		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+		if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog))
+			_exit(77);
+		c = block_ctx_new(bed.loop, BLOCK_AIO_IO_URING, &e);
+		if (c || !strstr(e.msg, "aio=threads"))
+			_exit(1);
+		e = (struct err){ 0 };
+		c = block_ctx_new(bed.loop, BLOCK_AIO_AUTO, &e);
+		_exit(!c || e.code);
+	}
+	assert_int_equal(waitpid(pid, &st, 0), pid);
+	if (WIFEXITED(st) && WEXITSTATUS(st) == 77)
+		skip();
+	assert_int_equal(st, 0);
+}
+
 static void t_raw_window(void *arg)
 {
 	struct block_opts o = { .writable = true, .raw_offset = 4096, .raw_size = 8192 };
@@ -465,6 +560,10 @@ int main(void)
 		T(refused),
 		T(create),
 		cmocka_unit_test(paths),
+		T(many),
+		T(refused_uring),
+		cmocka_unit_test_setup_teardown(file, bed_new_threads, bed_free),
+		cmocka_unit_test_setup_teardown(many, bed_new_threads, bed_free),
 	};
 
 	return cmocka_run_group_tests_name("block/core", tests, NULL, NULL);

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "backend/char/chardev.h"
+#include "backend/char/opts.h"
 #include "backend/char/term.h"
 #include "base/bits.h"
 
@@ -233,6 +234,18 @@ static void chardev_mux(void **state)
 	chardev_free(m);
 }
 
+static struct chardev *from_text(struct bench *b, const char *id, const char *text, struct err *e)
+{
+	struct chardev_opts o;
+	struct chardev *c;
+
+	if (chardev_opts_text(&o, text, e))
+		return NULL;
+	c = chardev_make(b->loop, id, &o, NULL, NULL, e);
+	chardev_opts_free(&o);
+	return c;
+}
+
 static void chardev_texts(void **state)
 {
 	struct bench *b = *state;
@@ -243,18 +256,18 @@ static void chardev_texts(void **state)
 	struct chardev *c;
 
 	snprintf(text, sizeof(text), "file:%s", path);
-	c = chardev_from_text(b->loop, "log", text, NULL, &e);
+	c = from_text(b, "log", text, &e);
 	assert_non_null(c);
 	assert_int_equal(chardevs_add(&cs, c, &e), 0);
 	assert_int_equal(chardevs_add(&cs, c, &e), -EEXIST);
 	assert_ptr_equal(chardevs_find(&cs, "log"), c);
 	chardev_write(c, (const uint8_t *)"logged", 6);
-	assert_null(chardev_from_text(b->loop, "x", "sdtio", NULL, &e));
+	assert_null(from_text(b, "x", "sdtio", &e));
 	assert_non_null(strstr(e.msg, "did you mean stdio?"));
-	assert_null(chardev_from_text(b->loop, "x", "file:", NULL, &e));
-	assert_null(chardev_from_text(b->loop, "x", "file:/nonexistent/x", NULL, &e));
+	assert_null(from_text(b, "x", "file:", &e));
+	assert_null(from_text(b, "x", "file:/nonexistent/x", &e));
 	assert_non_null(strstr(e.msg, "/nonexistent/x"));
-	c = chardev_from_text(b->loop, "n", "null", NULL, &e);
+	c = from_text(b, "n", "null", &e);
 	assert_int_equal(chardev_write(c, (const uint8_t *)"x", 1), 1);
 	assert_int_equal(chardevs_add(&cs, c, &e), 0);
 	chardevs_free(&cs);

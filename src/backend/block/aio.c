@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "backend/block/priv.h"
+#include "backend/block/uring.h"
 #include "base/bits.h"
 
 struct host_io {
@@ -37,6 +38,8 @@ int64_t host_co_io(struct block_ctx *c, enum block_aio aio, enum host_op op, int
 {
 	struct host_io io = { .op = op, .fd = fd, .off = off, .iov = iov, .n = n };
 
+	if (c->uring && (aio == BLOCK_AIO_AUTO ? c->aio : aio) == BLOCK_AIO_IO_URING)
+		return uring_co_io(c->uring, op, fd, off, iov, n);
 	task_co_work(host_io_run, &io);
 	return io.result;
 }

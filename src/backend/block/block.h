@@ -192,15 +192,6 @@ int block_co_open_node(struct block_ctx *c, const struct block_driver *drv,
 		       const struct block_opts *o, const char *node_name, struct block *file,
 		       struct block **out, struct err *e) must_check;
 /*
- * For open_co of formats: open the file that the image names as b->backing / b->data_file. name is
- * relative to the folder of the image; format NULL: probed. Nothing is opened, 0, when
- * b->opts.no_backing. Read-only (backing) or as b (data file, which is raw bytes).
- */
-int block_co_open_backing(struct block *b, const char *name, const char *format,
-			  struct err *e) must_check;
-int block_co_open_data_file(struct block *b, const char *name, struct err *e) must_check;
-
-/*
  * The path that an image at `image` means by `name` (malloc'ed, NULL: out of memory): absolute
  * names and those with a protocol stay, others are relative to the image's folder.
  */

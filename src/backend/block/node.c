@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backend/block/priv.h"
+#include "backend/block/uring.h"
 #include "base/bits.h"
 #include "base/bug.h"
 #include "core/nearest.h"
@@ -59,17 +60,28 @@ struct block_ctx *block_ctx_new(struct loop *l, enum block_aio aio, struct err *
 	c->aio = BLOCK_AIO_THREADS;
 	c->workers = workers_new(l, HOST_THREADS, e);
 	c->tasks = c->workers ? tasks_new(l, c->workers, e) : NULL;
-	if (!c->tasks) {
-		block_ctx_free(c);
-		return NULL;
+	if (!c->tasks)
+		goto fail;
+	if (aio != BLOCK_AIO_THREADS) {
+		c->uring = uring_new(l, e);
+		if (c->uring)
+			c->aio = BLOCK_AIO_IO_URING;
+		else if (aio == BLOCK_AIO_IO_URING)
+			goto fail;
+		else if (e)
+			*e = (struct err){ 0 };
 	}
 	return c;
+fail:
+	block_ctx_free(c);
+	return NULL;
 }
 
 void block_ctx_free(struct block_ctx *c)
 {
 	if (!c)
 		return;
+	uring_free(c->uring);
 	tasks_free(c->tasks);
 	workers_free(c->workers);
 	free(c);
@@ -108,6 +120,9 @@ static void block_free(struct block *b)
 {
 	block_opts_free(&b->opts);
 	free(b->node_name);
+	free(b->backing_file);
+	free(b->backing_format);
+	free(b->data_file_name);
 	free(b->reqs);
 	free(b->priv);
 	free(b);
@@ -157,10 +172,13 @@ int block_node_co_open(struct block_ctx *c, const struct block_driver *drv,
 	}
 	r = drv->open_co(b, e);
 	if (r < 0) {
-		block_co_close(b->backing);
-		block_co_close(b->data_file);
 		block_co_close(b->file);
 		block_free(b);
+		return r;
+	}
+	r = block_co_open_children(b, e);
+	if (r < 0) {
+		block_co_close(b);
 		return r;
 	}
 	b->parent = NULL; /* whoever adopts it says so */

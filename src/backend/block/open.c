@@ -1,8 +1,8 @@
 /*
  * Opening images by file name: protocol, format, backing chain; see block.h.
  *
- * A chain is made from the top down: a format's open_co asks for its backing file, which may ask
- * for its own. The way back is by ->parent, along which cycles and too long chains are found.
+ * A chain is made from the top down: a format's open_co names its backing file, which may name its
+ * own. The way back is by ->parent, along which cycles and too long chains are found.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -217,19 +217,21 @@ static int block_co_open_child(struct block *b, const char *name, const char *fo
 	return r;
 }
 
-int block_co_open_backing(struct block *b, const char *name, const char *format, struct err *e)
+int block_co_open_children(struct block *b, struct err *e)
 {
-	int r;
+	int r = 0;
 
-	if (b->opts.no_backing)
-		return 0;
-	r = block_co_open_child(b, name, format, false, &b->backing, e);
-	return r < 0 ? err_prefix(e, "backing file of %s", b->opts.filename) : 0;
-}
-
-int block_co_open_data_file(struct block *b, const char *name, struct err *e)
-{
-	int r = block_co_open_child(b, name, "file", b->writable, &b->data_file, e);
-
-	return r < 0 ? err_prefix(e, "data file of %s", b->opts.filename) : 0;
+	if (b->data_file_name) {
+		r = block_co_open_child(b, b->data_file_name, "file", b->writable, &b->data_file,
+					e);
+		if (r < 0)
+			return err_prefix(e, "data file of %s", b->opts.filename);
+	}
+	if (b->backing_file && !b->opts.no_backing) {
+		r = block_co_open_child(b, b->backing_file, b->backing_format, false, &b->backing,
+					e);
+		if (r < 0)
+			return err_prefix(e, "backing file of %s", b->opts.filename);
+	}
+	return 0;
 }

@@ -63,6 +63,12 @@ int block_node_co_open(struct block_ctx *c, const struct block_driver *drv,
 		       const struct block_node_extra *x, struct block **out,
 		       struct err *e) must_check;
 
+/*
+ * The children that b's open_co has named, ->backing unless opts.no_backing, and ->data_file: read
+ * only, and as writable as b. A chain that is too long or a cycle is an error.
+ */
+int block_co_open_children(struct block *b, struct err *e) must_check;
+
 /* The path that filename means; NULL with e if it is for a protocol that does not exist here. */
 const char *block_path_of(const char *filename, struct err *e);
 

@@ -1,18 +1,26 @@
-/* See chardev.h: what all chardevs share, the list by id, and making one from text. */
+/* See chardev.h: what all chardevs share, and the list by id. */
 #include "backend/char/chardev.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "backend/char/writer.h"
 #include "base/bits.h"
 #include "base/bug.h"
-#include "core/nearest.h"
 
 static void chardev_update(void *opaque)
 {
 	struct chardev *c = opaque;
 
+	if (c->announce) {
+		c->announce = false;
+		if (c->open && c->fe && c->fe->event)
+			c->fe->event(c->fe_opaque, CHARDEV_OPENED);
+	}
 	if (c->ops->update)
 		c->ops->update(c);
 }
@@ -34,6 +42,7 @@ void chardev_init(struct chardev *c, const struct chardev_ops *ops, struct loop 
 	c->loop = l;
 	c->id = strdup(id);
 	BUG_ON(!c->id);
+	c->open = true;
 	bh_init(&c->update_bh, l, chardev_update, c);
 	bh_init(&c->write_bh, l, chardev_can_write, c);
 }
@@ -51,6 +60,10 @@ void chardev_fe_read(struct chardev *c, const uint8_t *buf, size_t len)
 
 void chardev_fe_event(struct chardev *c, enum chardev_event ev)
 {
+	if (ev == CHARDEV_OPENED || ev == CHARDEV_CLOSED) {
+		c->open = ev == CHARDEV_OPENED;
+		c->announce = false;
+	}
 	if (c->fe && c->fe->event)
 		c->fe->event(c->fe_opaque, ev);
 }
@@ -66,6 +79,7 @@ int chardev_attach(struct chardev *c, const struct chardev_handlers *h, void *op
 		return err_set(e, EBUSY, "chardev %s is in use already", c->id);
 	c->fe = h;
 	c->fe_opaque = opaque;
+	c->announce = c->open;
 	bh_schedule(&c->update_bh);
 	return 0;
 }
@@ -76,7 +90,7 @@ void chardev_detach(struct chardev *c)
 		return;
 	c->fe = NULL;
 	c->fe_opaque = NULL;
-	c->want_write = false;
+	c->want_write = c->announce = false;
 	bh_schedule(&c->update_bh);
 }
 
@@ -89,19 +103,70 @@ size_t chardev_write(struct chardev *c, const uint8_t *buf, size_t len)
 	n = c->ops->write(c, buf, len, false);
 	if (n < len)
 		c->want_write = true;
+	if (c->log && n)
+		writer_put(c->log, buf, n, true);
 	return n;
 }
 
 void chardev_write_all(struct chardev *c, const uint8_t *buf, size_t len)
 {
-	if (c)
-		c->ops->write(c, buf, len, true);
+	if (!c)
+		return;
+	c->ops->write(c, buf, len, true);
+	if (c->log)
+		writer_put(c->log, buf, len, true);
 }
 
 void chardev_accept_input(struct chardev *c)
 {
 	if (c)
 		bh_schedule(&c->update_bh);
+}
+
+bool chardev_is_open(const struct chardev *c)
+{
+	return c && c->open;
+}
+
+void chardev_set_line(struct chardev *c, const struct chardev_line *line)
+{
+	if (c && c->ops->set_line)
+		c->ops->set_line(c, line);
+}
+
+void chardev_send_break(struct chardev *c, bool on)
+{
+	if (c && c->ops->send_break)
+		c->ops->send_break(c, on);
+}
+
+struct chardev *chardev_port(struct chardev *c)
+{
+	return c && c->ops->port ? c->ops->port(c) : c;
+}
+
+void chardev_describe(struct chardev *c, char *buf, size_t cap)
+{
+	if (c->ops->describe)
+		c->ops->describe(c, buf, cap);
+	else
+		snprintf(buf, cap, "%s", c->ops->name);
+}
+
+int chardev_log_to(struct chardev *c, const char *path, bool append, struct err *e)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (append ? O_APPEND : O_TRUNC), 0666);
+	struct writer *w;
+
+	if (fd < 0)
+		return err_set(e, errno, "logfile=%s: %s", path, strerror(errno));
+	w = writer_new(fd, CHARDEV_QUEUE, CHARDEV_HARD_MAX, NULL, NULL, e); /* has its own copy */
+	close(fd);
+	if (!w)
+		return err_prefix(e, "logfile=%s", path);
+	writer_free(c->log);
+	c->log = w;
+	return 0;
 }
 
 void chardev_flush(struct chardev *c)
@@ -117,7 +182,9 @@ void chardev_free(struct chardev *c)
 	chardev_detach(c);
 	bh_cancel(&c->update_bh);
 	bh_cancel(&c->write_bh);
+	writer_free(c->log);
 	free(c->id);
+	free(c->notice);
 	c->ops->free(c);
 }
 
@@ -152,26 +219,24 @@ void chardevs_free(struct chardevs *cs)
 	}
 }
 
-struct chardev *chardev_from_text(struct loop *l, const char *id, const char *text,
-				  struct term *term, struct err *e)
+int chardevs_wait(struct chardevs *cs, const bool *stop, void (*waiting)(struct chardev *c),
+		  struct err *e)
 {
-	static const char *const known[] = { "null", "stdio", "file:PATH", "none", "mon:stdio" };
-	char hint[80];
+	for (struct chardev *c = cs->first, *told = NULL; c && !*stop;) {
+		int r = c->ops->ready ? c->ops->ready(c, e) : 1;
 
-	if (!strcmp(text, "null"))
-		return chardev_null_new(l, id);
-	if (!strcmp(text, "stdio"))
-		return chardev_stdio_new(l, id, term, e);
-	if (!strncmp(text, "file:", 5)) {
-		if (text[5])
-			return chardev_file_new(l, id, text + 5, e);
-		err_set(e, EINVAL, "file: needs a path, as in file:/tmp/serial.log");
-		return NULL;
+		if (r < 0)
+			return err_prefix(e, "chardev %s", c->id);
+		if (r) {
+			c = c->next;
+			continue;
+		}
+		if (told != c && waiting)
+			waiting(c);
+		told = c;
+		loop_step(c->loop, true);
 	}
-	text_nearest_hint(hint, sizeof(hint), text, known, ARRAY_SIZE(known));
-	err_set(e, EINVAL, "unknown character device %s%s; known are null, stdio, file:PATH", text,
-		hint);
-	return NULL;
+	return 0;
 }
 
 /* --- null: takes everything, gives nothing --- */

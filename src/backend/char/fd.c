@@ -18,7 +18,7 @@ struct fd_chardev {
 	struct loop_fd in; /* in.fd -1: no input, or at its end */
 	struct writer *out;
 	struct term *term; /* raw until we are freed; NULL: none */
-	int own_fd;        /* closed when freed; -1: none */
+	int own_fd[2];     /* closed when freed; -1: none */
 };
 
 static size_t fd_write(struct chardev *c, const uint8_t *buf, size_t len, bool force)
@@ -88,8 +88,9 @@ static void fd_free(struct chardev *c)
 	writer_free(f->out);
 	bh_cancel(&c->write_bh); /* the writer may have scheduled it while it ended */
 	term_restore(f->term);
-	if (f->own_fd >= 0)
-		close(f->own_fd);
+	for (int i = 0; i < 2; i++)
+		if (f->own_fd[i] >= 0)
+			close(f->own_fd[i]);
 	free(f);
 }
 
@@ -110,7 +111,7 @@ struct chardev *chardev_fd_new(struct loop *l, const char *id, int in_fd, int ou
 		err_set(e, ENOMEM, "chardev %s: out of memory", id);
 		return NULL;
 	}
-	f->own_fd = -1;
+	f->own_fd[0] = f->own_fd[1] = -1;
 	f->in = (struct loop_fd){ .fn = fd_readable, .opaque = f, .fd = in_fd };
 	f->out = writer_new(out_fd, CHARDEV_QUEUE, CHARDEV_HARD_MAX, fd_room, f, e);
 	if (!f->out || (in_fd >= 0 && loop_fd_add(l, &f->in, 0, e))) {
@@ -124,24 +125,39 @@ struct chardev *chardev_fd_new(struct loop *l, const char *id, int in_fd, int ou
 	return &f->c;
 }
 
-struct chardev *chardev_file_new(struct loop *l, const char *id, const char *path, struct err *e)
+static int fd_open(const char *id, const char *path, int flags, struct err *e)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	struct chardev *c;
+	int fd = open(path, flags | O_CLOEXEC | O_NOCTTY, 0666);
 
-	if (fd < 0) {
+	if (fd < 0)
 		err_set(e, errno, "chardev %s: %s: %s", id, path, strerror(errno));
-		return NULL;
-	}
-	c = chardev_fd_new(l, id, -1, fd, e);
-	if (c)
-		container_of(c, struct fd_chardev, c)->own_fd = fd;
-	else
-		close(fd);
-	return c;
+	return fd;
 }
 
-struct chardev *chardev_stdio_new(struct loop *l, const char *id, struct term *term, struct err *e)
+struct chardev *chardev_file_new(struct loop *l, const char *id, const char *path, bool append,
+				 const char *input, struct err *e)
+{
+	/* a FIFO without a reader would block here for ever; one without a writer is at its end */
+	int in = input ? fd_open(id, input, O_RDONLY | O_NONBLOCK, e) : -1;
+	int out = input && in < 0 ? -1
+				  : fd_open(id, path,
+					    O_WRONLY | O_CREAT | (append ? O_APPEND : O_TRUNC), e);
+	struct chardev *c = out < 0 ? NULL : chardev_fd_new(l, id, in, out, e);
+
+	if (c) {
+		container_of(c, struct fd_chardev, c)->own_fd[0] = in;
+		container_of(c, struct fd_chardev, c)->own_fd[1] = out;
+		return c;
+	}
+	if (in >= 0)
+		close(in);
+	if (out >= 0)
+		close(out);
+	return NULL;
+}
+
+struct chardev *chardev_stdio_new(struct loop *l, const char *id, struct term *term, bool keep_isig,
+				  struct err *e)
 {
 	/* a closed standard input is no input; loop_fd_add would call it an error */
 	int in = fcntl(STDIN_FILENO, F_GETFD) < 0 ? -1 : STDIN_FILENO;
@@ -149,7 +165,7 @@ struct chardev *chardev_stdio_new(struct loop *l, const char *id, struct term *t
 
 	if (!c || !term)
 		return c;
-	if (term_raw(term, true, false, e)) {
+	if (term_raw(term, keep_isig, false, e)) {
 		chardev_free(c);
 		return NULL;
 	}

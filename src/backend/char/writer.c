@@ -112,7 +112,8 @@ static void *writer_thread(void *opaque)
 		w->out = 0;
 		if (w->full && w->n <= w->bound / 2 && !w->abandoned) {
 			w->full = false;
-			w->room(w->opaque);
+			if (w->room)
+				w->room(w->opaque);
 		}
 		pthread_cond_broadcast(&w->moved);
 	}
@@ -242,9 +243,12 @@ void writer_flush(struct writer *w)
 
 void writer_free(struct writer *w)
 {
-	pthread_t thread = w->thread;
+	pthread_t thread;
 	bool gone;
 
+	if (!w)
+		return;
+	thread = w->thread;
 	pthread_mutex_lock(&w->mutex);
 	gone = writer_wait(w, false);
 	w->stop = true;

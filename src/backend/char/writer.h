@@ -16,7 +16,9 @@
 
 struct writer;
 
-/* room(opaque) is called on the writer's thread when a queue that was found full has space again.
+/*
+ * room(opaque) is called on the writer's thread when a queue that was found full has space again;
+ * NULL: nobody wants to know. fd is duplicated.
  */
 struct writer *writer_new(int fd, size_t bound, size_t hard, void (*room)(void *opaque),
 			  void *opaque, struct err *e);
@@ -27,5 +29,6 @@ size_t writer_put(struct writer *w, const uint8_t *buf, size_t len, bool force);
 /* Wait until all is written, or nothing has moved for two seconds. */
 void writer_flush(struct writer *w);
 
-/* Flush; then end the thread. One stuck in write() is left behind, with its copy of the fd. */
+/* Flush; then end the thread. NULL is allowed. One stuck in write() is left behind, with its copy
+ * of the fd. */
 void writer_free(struct writer *w);

@@ -1,0 +1,176 @@
+/*
+ * pty: a terminal of its own for the guest. The user is told its name and opens it with a terminal
+ * program; path= puts a symbolic link to it where it is found again.
+ *
+ * A pty tells that somebody opened its other side only when asked (the master's POLLHUP goes
+ * away), so a closed one is asked now and then, and before output is dropped.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "backend/char/chardev.h"
+#include "backend/char/stream.h"
+#include "backend/char/tick.h"
+#include "base/bits.h"
+
+#define PTY_POLL_MS 200
+
+struct pty {
+	struct chardev c;
+	struct stream s; /* over a copy of master, while the other side is open */
+	struct tick tick;
+	int master;
+	char name[64];
+	char *link; /* owned; NULL: none */
+};
+
+/* Has somebody opened it? Then take the line up; the frontend hears of it in the loop. */
+static bool pty_connect(struct pty *p)
+{
+	struct pollfd f = { .fd = p->master, .events = POLLIN };
+	int fd;
+
+	if (stream_is_open(&p->s))
+		return true;
+	if (poll(&f, 1, 0) < 0 || f.revents & POLLHUP)
+		return false;
+	fd = fcntl(p->master, F_DUPFD_CLOEXEC, 3);
+	if (fd < 0)
+		return false;
+	if (stream_open(&p->s, fd, -1, NULL)) {
+		close(fd);
+		return false;
+	}
+	p->c.open = p->c.announce = true;
+	bh_schedule(&p->c.update_bh);
+	return true;
+}
+
+static void pty_tick(void *opaque)
+{
+	struct pty *p = opaque;
+
+	if (!pty_connect(p))
+		tick_arm(&p->tick, PTY_POLL_MS);
+}
+
+static void pty_gone(struct stream *s)
+{
+	struct pty *p = container_of(s, struct pty, s);
+
+	stream_close(s);
+	chardev_fe_event(&p->c, CHARDEV_CLOSED);
+	tick_arm(&p->tick, PTY_POLL_MS);
+}
+
+static const struct stream_ops pty_stream = { .gone = pty_gone };
+
+static size_t pty_write(struct chardev *c, const uint8_t *buf, size_t len, bool force)
+{
+	struct pty *p = container_of(c, struct pty, c);
+
+	return pty_connect(p) ? stream_write(&p->s, buf, len, force) : len;
+}
+
+static void pty_update(struct chardev *c)
+{
+	stream_update(&container_of(c, struct pty, c)->s);
+}
+
+static void pty_flush(struct chardev *c)
+{
+	stream_flush(&container_of(c, struct pty, c)->s);
+}
+
+static void pty_describe(struct chardev *c, char *buf, size_t cap)
+{
+	snprintf(buf, cap, "%spty:%s",
+		 c->open ? "" : "disconnected:", container_of(c, struct pty, c)->name);
+}
+
+static void pty_unlink(struct pty *p)
+{
+	char target[64];
+	ssize_t n = p->link ? readlink(p->link, target, sizeof(target)) : -1;
+
+	if (n == (ssize_t)strlen(p->name) && !memcmp(target, p->name, (size_t)n))
+		unlink(p->link); /* still ours */
+	free(p->link);
+}
+
+static void pty_free(struct chardev *c)
+{
+	struct pty *p = container_of(c, struct pty, c);
+
+	stream_flush(&p->s);
+	stream_close(&p->s);
+	bh_cancel(&c->write_bh);
+	tick_free(&p->tick);
+	close(p->master);
+	pty_unlink(p);
+	free(p);
+}
+
+static const struct chardev_ops pty_ops = {
+	.name = "pty",
+	.write = pty_write,
+	.update = pty_update,
+	.flush = pty_flush,
+	.free = pty_free,
+	.describe = pty_describe,
+};
+
+/* A raw terminal from the start: without echo what the guest prints would come back as input. */
+static int pty_make(struct pty *p, const char *link, struct err *e)
+{
+	struct termios t;
+	int slave;
+
+	p->master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (p->master < 0 || grantpt(p->master) || unlockpt(p->master) ||
+	    ptsname_r(p->master, p->name, sizeof(p->name)))
+		return err_set(e, errno, "no pseudo-terminal: %s", strerror(errno));
+	slave = open(p->name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (slave < 0 || tcgetattr(slave, &t))
+		return err_set(e, errno, "%s: %s", p->name, strerror(errno));
+	cfmakeraw(&t);
+	tcsetattr(slave, TCSAFLUSH, &t);
+	close(slave);
+	if (!link)
+		return 0;
+	if (symlink(p->name, link))
+		return err_set(e, errno, "path=%s: %s", link, strerror(errno));
+	p->link = strdup(link);
+	return p->link ? 0 : err_set(e, ENOMEM, "out of memory");
+}
+
+struct chardev *chardev_pty_new(struct loop *l, const char *id, const char *link, struct err *e)
+{
+	struct pty *p = calloc(1, sizeof(*p));
+
+	if (!p) {
+		err_set(e, ENOMEM, "chardev %s: out of memory", id);
+		return NULL;
+	}
+	if (pty_make(p, link, e)) {
+		err_prefix(e, "chardev %s", id);
+		if (p->master >= 0)
+			close(p->master);
+		free(p);
+		return NULL;
+	}
+	chardev_init(&p->c, &pty_ops, l, id);
+	stream_init(&p->s, &p->c, &pty_stream);
+	tick_init(&p->tick, l, pty_tick, p);
+	p->c.open = false;
+	tick_arm(&p->tick, PTY_POLL_MS);
+	if (asprintf(&p->c.notice, "char device redirected to %s (label %s)", p->name, id) < 0)
+		p->c.notice = NULL;
+	return &p->c;
+}
