@@ -79,6 +79,38 @@ def signals(engine):
                  f'{rc} {first} {p.stderr.read()}')
 
 
+def button(engine, board):
+    """SIGUSR2 presses the power button; the guest sees it at the PM registers and powers off."""
+    # "!"; l: mov dx, 600h; in ax, dx; test ah, 1; jz l; S5 to 604h
+    code = (out8(0x3f8, ord('!')) + b'\x66\xba\x00\x06\x66\xed\xf6\xc4\x01\x74\xf5' +
+            out16(0x604, 0x3400) + HANG)
+    with Guest(code) as g:
+        p = subprocess.Popen([binary, '-accel', engine, '-M', board, '-m', '64', '-serial', 'stdio',
+                              '-kernel', g], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        first = p.stdout.read(1)
+        time.sleep(0.2)
+        early = p.poll()
+        p.send_signal(signal.SIGUSR2)
+        try:
+            rc = p.wait(10)
+        except subprocess.TimeoutExpired:
+            p.kill()
+            rc = None
+        t.ok(rc == 0 and first == b'!' and early is None,
+             f'{engine}, {board}: SIGUSR2 is the power button', f'{rc} {early} {p.stderr.read()}')
+
+
+def configuration(engine):
+    """Configuration mechanism 1 on pc, nobody there on microvm: exit with the vendor's low byte."""
+    code = (b'\x66\xba\xf8\x0c\xb8\x00\x00\x00\x80\xef'  # mov dx, cf8h; mov eax; out dx, eax
+            b'\x66\xba\xfc\x0c\xed'                       # mov dx, cfch; in eax, dx
+            b'\x24\x7f\x66\xba\xf4\x00\xee') + HANG       # and al, 7fh; out f4h, al
+    for board, want in (('pc', 0x86 & 0x7f), ('microvm', 0x7f), ('pc-i440fx-7.2', 0x86 & 0x7f)):
+        rc, _, err = run(engine, code, '-M', board)
+        t.ok(rc == want << 1 | 1, f'{engine}: PCI on {board}', f'{rc} {err}')
+
+
 def terminal(engine, how):
     """On a terminal: raw while the guest runs, as before afterwards, however it ends."""
     pid, fd = pty.fork()
@@ -166,6 +198,9 @@ def machine(engine):
     rc, _, err = run(engine, out8(0xf4, 1) + HANG, '-M', 'microvm,acpi=off', '-smp', '4')
     t.ok(rc == 3, f'{engine}: acpi=off', f'{rc} {err}')
     signals(engine)
+    button(engine, 'microvm')
+    button(engine, 'pc')
+    configuration(engine)
     for how in ('C-a x', 'SIGTERM', 'SIGSEGV', 'SIGABRT'):
         terminal(engine, how)
 

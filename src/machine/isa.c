@@ -76,6 +76,7 @@ int isa_pm(struct machine *m, uint16_t iobase, struct dev **pm, struct err *e)
 	b->sci = ACPI_SCI_IRQ;
 	if (pm)
 		*pm = d;
+	m->pm = d;
 	return dev_realize(d, e);
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "hw/isa/acpi_pm.h"
 #include "machine/vcpu.h"
 
 /* Where KVM may keep its helper pages on processors that need them: below the APICs, above RAM.
@@ -405,12 +406,22 @@ static void machine_resume(struct machine *m)
 	machine_start_vcpus(m);
 }
 
+static void machine_power_button(struct machine *m)
+{
+	if (!m->pm || m->cfg->hw_reduced) {
+		log_warn("this machine has no power button: it needs ACPI's full hardware");
+		return;
+	}
+	bus_lock(m->bus);
+	acpi_pm_power_button(m->pm);
+	bus_unlock(m->bus);
+}
+
 /* Act on the note. True: go on. */
 static bool machine_act(struct machine *m, const struct request *r, int *status)
 {
-	static const char *const what[] = {
-		"nothing", "info", "reset", "power-off", "panic", "exit"
-	};
+	static const char *const what[] = { "nothing",   "info",  "power button", "reset",
+					    "power-off", "panic", "exit" };
 	struct err e = { 0 };
 
 	log_info("%s: %s", what[r->kind], r->who ? r->who : "unknown");
@@ -435,6 +446,7 @@ static bool machine_act(struct machine *m, const struct request *r, int *status)
 		return true;
 	case REQ_EXIT: *status = r->status; return false;
 	case REQ_INFO: machine_print_jit(m); return true;
+	case REQ_BUTTON: machine_power_button(m); return true;
 	case REQ_NONE: break;
 	}
 	return true;

@@ -63,6 +63,7 @@ struct machine {
 	struct chardevs chardevs;
 	struct term *term; /* main's; may be NULL */
 	struct board board;
+	struct dev *pm; /* power management, NULL: none (acpi=off) */
 
 	struct libkvm *kvm;
 	struct libkvm_vm *vm;

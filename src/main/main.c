@@ -2,10 +2,10 @@
  * The program: options, terminal, signals, machine.
  *
  * Signals: SIGINT, SIGTERM and SIGHUP become an exit request in the event loop, SIGUSR1 one to
- * print the translator's counters. SIGTSTP and SIGCONT give the terminal back and take it again. A
- * crash (SIGSEGV, SIGABRT and their kind) restores the terminal and then dies of the same signal.
- * All handlers touch only the file-scope objects below: a signal has no other way to find them.
- * Exit status: see -help.
+ * print the translator's counters, SIGUSR2 one that presses the power button. SIGTSTP and SIGCONT
+ * give the terminal back and take it again. A crash (SIGSEGV, SIGABRT and their kind) restores the
+ * terminal and then dies of the same signal. All handlers touch only the file-scope objects below:
+ * a signal has no other way to find them. Exit status: see -help.
  */
 #include <errno.h>
 #include <signal.h>
@@ -22,13 +22,16 @@
 static struct term main_term;
 static int main_signal_fd = -1;
 static volatile sig_atomic_t main_signal_end; /* one of those that end */
+static volatile sig_atomic_t main_signal_button;
 
 static void main_on_request(int sig)
 {
 	int saved = errno;
 	uint64_t one = 1;
 
-	if (sig != SIGUSR1)
+	if (sig == SIGUSR2)
+		main_signal_button = 1;
+	else if (sig != SIGUSR1)
 		main_signal_end = 1;
 	(void)!write(main_signal_fd, &one, sizeof(one));
 	errno = saved;
@@ -72,7 +75,7 @@ static int main_signals(struct err *e)
 	static const int end[] = { SIGINT, SIGTERM, SIGHUP };
 	static const int crash[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT };
 	static const int stop[] = { SIGTSTP }, cont[] = { SIGCONT }, ignore[] = { SIGPIPE };
-	static const int info[] = { SIGUSR1 };
+	static const int info[] = { SIGUSR1, SIGUSR2 };
 
 	main_signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (main_signal_fd < 0)
@@ -94,8 +97,13 @@ static void main_signal_ready(void *opaque, unsigned ready)
 	uint64_t n;
 
 	(void)!read(main_signal_fd, &n, sizeof(n));
-	machine_request(&m->run, main_signal_end ? REQ_EXIT_STATUS(0, "signal")
-						 : REQ_OF(REQ_INFO, "signal"));
+	if (main_signal_end)
+		machine_request(&m->run, REQ_EXIT_STATUS(0, "signal"));
+	else if (main_signal_button)
+		machine_request(&m->run, REQ_OF(REQ_BUTTON, "signal"));
+	else
+		machine_request(&m->run, REQ_OF(REQ_INFO, "signal"));
+	main_signal_button = 0;
 }
 
 static void main_restore(void)

@@ -110,6 +110,7 @@ static int i440fx_realize(struct dev *d, struct err *e)
 	if (!h->bus)
 		return -EEXIST;
 	h->bus->swizzle = I440FX_SWIZZLE;
+	h->bus->ports = true;
 	r = pci_realize(&h->pci, &h->s.pci, &id, &ops, 0, e);
 	if (r < 0) {
 		pci_bus_free(h->bus);

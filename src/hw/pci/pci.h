@@ -104,6 +104,7 @@ struct pci_bus {
 	const char *name; /* "pci.0" */
 	struct pci_dev *fn[PCI_FUNCTIONS];
 	unsigned first_slot; /* where the search for a free slot begins */
+	bool ports;          /* I/O BARs are usable: a PC's bus */
 	unsigned swizzle;    /* INTx pin n of slot s is line (s + n + swizzle) % 4, n from 0 */
 	struct irq_line intx[4];
 	void (*route)(void *opaque, unsigned line, bool level); /* NULL: lines end here */
