@@ -275,6 +275,9 @@ static const struct option_row *options_find(const char *text, struct err *e)
 
 static int options_defaults(struct options *o, struct err *e)
 {
+	/* A bare kernel gets the small board; disks, networks and PCI devices bring theirs. */
+	if (!o->board)
+		o->board = machine_board(o->wants_pci ? "pc" : "microvm", e);
 	/* The terminal is the serial port's unless another option has taken it. */
 	if (!o->serial_given && !o->nodefaults)
 		o->cfg.serial[0] = o->nstdio ? "null" : "mon:stdio";
@@ -301,7 +304,6 @@ int options_parse(struct options *o, int argc, char *const *argv, struct err *e)
 	o->cfg.ram = 512ull << 20;
 	o->cfg.smp = (struct smp_config){ 1, 1, 1, 1, 1 };
 	o->cfg.acpi = o->cfg.i8042 = o->cfg.rtc = o->cfg.isa_serial = true;
-	o->board = machine_board("microvm", e);
 	for (int i = 1; i < argc && r == 0 && !o->done; i++) {
 		const struct option_row *row;
 

@@ -15,14 +15,16 @@
 
 struct options {
 	struct machine_config cfg;
-	const struct board_ops *board;
-	bool done; /* -help, -version, -device help...: printed, end with status 0 */
-	FILE *out; /* where these print; options_parse sets stdout when it is NULL */
+	const struct board_ops *board; /* NULL while parsing: not given */
+	bool wants_pci; /* something was asked for that pc has and microvm has not, or not so well
+			 */
+	bool done;      /* -help, -version, -device help...: printed, end with status 0 */
+	FILE *out;      /* where these print; options_parse sets stdout when it is NULL */
 
 	/* What the defaults depend on. */
 	bool nographic, nodefaults, serial_given;
 	unsigned nserials, naccels;
-	unsigned nstdio; /* -serial and -chardev that want the terminal */
+	unsigned nstdio;  /* -serial and -chardev that want the terminal */
 	const char *name; /* -name */
 	void *owned[256]; /* strings made here, for options_free */
 	unsigned nowned;

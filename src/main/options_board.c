@@ -323,7 +323,9 @@ int options_machine(struct options *o, const char *arg, struct err *e)
 	if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
 		for (unsigned i = 0; machine_board_at(i); i++)
 			fprintf(o->out, "%-12s %s%s\n", machine_board_at(i)->name,
-				machine_board_at(i)->desc, i ? "" : " (default)");
+				machine_board_at(i)->desc,
+				i ? "; default with disks, networks or PCI devices"
+				  : "; default otherwise");
 		o->done = true;
 		return 0;
 	}

@@ -33,6 +33,7 @@ int options_device(struct options *o, const char *arg, struct err *e)
 	if (o->cfg.ndevices == CONFIG_DEVICES)
 		return err_set(e, E2BIG, "-device: more than %d", CONFIG_DEVICES);
 	o->cfg.device[o->cfg.ndevices++] = arg;
+	o->wants_pci |= cls->bus && !strcmp(cls->bus, "PCI");
 	return 0;
 }
 
