@@ -295,6 +295,8 @@ static int machine_build(struct machine *m, struct err *e)
 					 .trace = m->trace,
 					 .gsi = m->gsi,
 					 .n_gsi = MACHINE_GSIS,
+					 .events = &machine_events,
+					 .events_opaque = m,
 					 .backend_find = machine_backend_find,
 					 .opaque = m };
 	r = machine_traces(m, e);

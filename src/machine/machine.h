@@ -111,6 +111,9 @@ int machine_reset(struct machine *m, enum reset_kind kind, struct err *e) must_c
  */
 struct chardev *machine_chardev(struct machine *m, const char *id, const char *text, struct err *e);
 
+/* What devices ask of the engine; opaque is the machine (events.c). */
+extern const struct event_ops machine_events;
+
 /* For boards: what -device asks for, after their own. */
 int machine_devices(struct machine *m, struct err *e) must_check;
 
