@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bug.h"
 #include "core/dev.h"
@@ -28,6 +29,8 @@ struct bus_map {
 	size_t n_regions;
 	struct bus_range *flat;
 	size_t n_flat;
+	struct doorbell *bells; /* sorted by address */
+	_Atomic size_t n_bells; /* written with the lock; peeked at without */
 	pthread_rwlock_t lock;
 	_Atomic uint64_t gen; /* changes with flat */
 };
@@ -61,6 +64,7 @@ void bus_free(struct bus *b)
 		pthread_rwlock_destroy(&b->maps[i].lock);
 		free(b->maps[i].regions);
 		free(b->maps[i].flat);
+		free(b->maps[i].bells);
 	}
 	trace_src_del(&b->tr);
 	biglock_destroy(&b->lock);
@@ -264,6 +268,91 @@ bool bus_region_at(struct bus *b, enum bus_space space, size_t i, struct region 
 	return ok;
 }
 
+/* --- doorbells --- */
+
+static bool bus_bell_same(const struct doorbell *a, const struct doorbell *b)
+{
+	return a->addr == b->addr && a->len == b->len && a->match == b->match &&
+	       (!a->match || a->value == b->value);
+}
+
+/* Index of the first bell at or above addr. */
+static size_t bus_bell_at(const struct bus_map *m, uint64_t addr)
+{
+	size_t lo = 0, hi = m->n_bells;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (m->bells[mid].addr < addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+int bus_doorbell_add(struct bus *b, const struct doorbell *d, struct err *e)
+{
+	struct bus_map *m = &b->maps[d->space];
+	struct doorbell *grown;
+	size_t at, i;
+	int rc = 0;
+
+	bus_lock(b);
+	pthread_rwlock_wrlock(&m->lock);
+	at = bus_bell_at(m, d->addr);
+	for (i = at; i < m->n_bells && m->bells[i].addr == d->addr && !rc; i++)
+		if (bus_bell_same(&m->bells[i], d))
+			rc = err_set(e, EEXIST, "doorbell at %s 0x%" PRIx64 ": there is one",
+				     m->name, d->addr);
+	grown = rc ? NULL : realloc(m->bells, (m->n_bells + 1) * sizeof(*grown));
+	if (grown) {
+		m->bells = grown;
+		memmove(&grown[at + 1], &grown[at], (m->n_bells - at) * sizeof(*grown));
+		grown[at] = *d;
+		m->n_bells++;
+	} else if (!rc) {
+		rc = err_set(e, ENOMEM, "doorbell: out of memory");
+	}
+	pthread_rwlock_unlock(&m->lock);
+	bus_unlock(b);
+	return rc;
+}
+
+void bus_doorbell_del(struct bus *b, const struct doorbell *d)
+{
+	struct bus_map *m = &b->maps[d->space];
+
+	bus_lock(b);
+	pthread_rwlock_wrlock(&m->lock);
+	for (size_t i = bus_bell_at(m, d->addr); i < m->n_bells && m->bells[i].addr == d->addr; i++)
+		if (bus_bell_same(&m->bells[i], d)) {
+			m->n_bells--;
+			memmove(&m->bells[i], &m->bells[i + 1],
+				(m->n_bells - i) * sizeof(*m->bells));
+			break;
+		}
+	pthread_rwlock_unlock(&m->lock);
+	bus_unlock(b);
+}
+
+/* With the map's lock. True: a bell took the write. */
+static bool bus_ring(const struct bus_map *m, uint64_t addr, uint64_t val, unsigned size)
+{
+	const uint64_t one = 1;
+
+	for (size_t i = bus_bell_at(m, addr); i < m->n_bells && m->bells[i].addr == addr; i++) {
+		const struct doorbell *d = &m->bells[i];
+
+		if ((d->len && d->len != size) || (d->match && d->value != val))
+			continue;
+		/* A full counter rings, too. */
+		return write(d->fd, &one, sizeof(one)) == sizeof(one) || errno == EAGAIN;
+	}
+	return false;
+}
+
 /* --- accesses --- */
 
 /* With either lock. The range of addr; NULL and *gap = bytes until the next range (0: none). */
@@ -359,6 +448,15 @@ static uint64_t bus_access(struct bus *b, struct bus_map *m, uint64_t addr, uint
 	unsigned n;
 
 	size = size > 8 ? 8 : size;
+	if (write && m->n_bells) {
+		bool rang;
+
+		pthread_rwlock_rdlock(&m->lock);
+		rang = bus_ring(m, addr, val & bus_ones(size), size);
+		pthread_rwlock_unlock(&m->lock);
+		if (rang)
+			return 0;
+	}
 	for (unsigned done = 0; done < size; done += n) {
 		uint64_t a = (addr + done) & mask, v = write ? val >> 8 * done : 0, gap = 0;
 		const struct bus_range *g;

@@ -26,6 +26,7 @@
 #include "core/lock.h"
 
 struct dev;
+struct doorbell;
 struct bus;
 struct trace_sink;
 
@@ -80,6 +81,15 @@ void bus_unclaim_all(struct dev *d);
 /* Give back exactly r (device, space, base and prio): one of several that a device has at a place.
  */
 void bus_unclaim_region(struct bus *b, const struct region *r);
+
+/*
+ * A doorbell (core/dev.h): a write of an access that matches it counts its eventfd up and reaches
+ * no device. The first of several that match rings. Devices use dev_doorbell(), which asks the
+ * engine, too. Threads: add and remove under the lock or before vCPUs run. -ENOMEM; -EEXIST for the
+ * same again.
+ */
+int bus_doorbell_add(struct bus *b, const struct doorbell *d, struct err *e) must_check;
+void bus_doorbell_del(struct bus *b, const struct doorbell *d);
 
 /* An access by a vCPU. size: 1..8 bytes (ports: 1, 2, 4). Ports wrap at 64 KiB, memory at 2^64. */
 uint64_t bus_io_read(struct bus *b, uint16_t port, unsigned size);

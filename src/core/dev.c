@@ -127,6 +127,22 @@ int dev_irq(struct dev *d, struct irq_pin *pin, unsigned n, struct err *e)
 	return 0;
 }
 
+int dev_doorbell(struct dev *d, const struct doorbell *db, bool assign, struct err *e)
+{
+	const struct event_ops *ops = d->md->events;
+	int rc = 0;
+
+	if (assign)
+		rc = bus_doorbell_add(d->bus, db, e);
+	else
+		bus_doorbell_del(d->bus, db);
+	if (rc)
+		return err_prefix(e, "%s", d->id);
+	if (ops && ops->doorbell)
+		(void)ops->doorbell(d->md->events_opaque, db, assign, NULL);
+	return 0;
+}
+
 uint64_t dev_now(const struct dev *d)
 {
 	return clock_now(loop_clock(d->md->loop));

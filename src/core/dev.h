@@ -68,7 +68,7 @@ struct dev_class {
 	const char *name, *desc;  /* the name users type: "isa-serial" */
 	uint32_t size;            /* of the struct whose first member is a struct dev */
 	const struct prop *props; /* ends with PROP_END; NULL: none */
-	const char *bus;          /* kind of bus it sits on: "PCI"; NULL: the machine's own */
+	const char *bus; /* kind of bus it sits on: "PCI", "virtio"; NULL: the machine's own */
 	struct state_desc state;
 	/* Claim regions, interrupt lines and backends. On failure: e filled; claims are taken back.
 	 */
@@ -151,6 +151,9 @@ struct dev *dev_new(struct machine_devs *md, const struct dev_class *cls, const 
  */
 int dev_set_prop(struct dev *d, const char *name, const char *text, struct err *e) must_check;
 
+/* Has the class a property of this name? */
+bool dev_class_has_prop(const struct dev_class *cls, const char *name);
+
 /* The same for code: numbers and bools; a backend pointer. A wrong name or kind is a BUG. */
 void dev_set_u64(struct dev *d, const char *name, uint64_t v);
 void dev_set_backend(struct dev *d, const char *name, void *backend);
@@ -169,6 +172,12 @@ void dev_free(struct dev *d);
 
 /* Connect a pin to GSI n of the machine. -ENODEV if there is none. */
 int dev_irq(struct dev *d, struct irq_pin *pin, unsigned n, struct err *e) must_check;
+
+/*
+ * Add a doorbell at the bus, and at the engine if there is one; or take it away. An engine that
+ * refuses is no error: the bus rings then. Under the device lock. 0 or -errno.
+ */
+int dev_doorbell(struct dev *d, const struct doorbell *db, bool assign, struct err *e);
 
 /* The machine's clock in ns. */
 uint64_t dev_now(const struct dev *d);

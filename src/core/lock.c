@@ -4,19 +4,8 @@
  */
 #include "core/lock.h"
 
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include "base/bug.h"
-
-static int biglock_self(void)
-{
-	static _Thread_local int tid; /* of the thread, so not shared; gettid costs a system call */
-
-	if (!tid)
-		tid = (int)syscall(SYS_gettid);
-	return tid;
-}
+#include "core/thread.h"
 
 void biglock_init(struct biglock *l)
 {
@@ -32,7 +21,7 @@ void biglock_destroy(struct biglock *l)
 
 void biglock_lock(struct biglock *l)
 {
-	int self = biglock_self();
+	int self = thread_id();
 
 	if (atomic_load_explicit(&l->owner, memory_order_relaxed) != self) {
 		pthread_mutex_lock(&l->mutex);
@@ -50,7 +39,23 @@ void biglock_unlock(struct biglock *l)
 	pthread_mutex_unlock(&l->mutex);
 }
 
+unsigned biglock_suspend(struct biglock *l)
+{
+	unsigned depth = l->depth;
+
+	BUG_ON(!biglock_held(l));
+	l->depth = 1;
+	biglock_unlock(l);
+	return depth;
+}
+
+void biglock_resume(struct biglock *l, unsigned depth)
+{
+	biglock_lock(l);
+	l->depth = depth;
+}
+
 bool biglock_held(const struct biglock *l)
 {
-	return atomic_load_explicit(&l->owner, memory_order_relaxed) == biglock_self();
+	return atomic_load_explicit(&l->owner, memory_order_relaxed) == thread_id();
 }

@@ -24,5 +24,12 @@ void biglock_destroy(struct biglock *l);
 void biglock_lock(struct biglock *l);
 void biglock_unlock(struct biglock *l);
 
+/*
+ * Let go of a lock held by the calling thread however often, and take it again as often: for a wait
+ * for what other threads do under it. What the lock covers may have changed in between.
+ */
+unsigned biglock_suspend(struct biglock *l);
+void biglock_resume(struct biglock *l, unsigned depth);
+
 /* Does the calling thread hold it? For BUG_ON checks. */
 bool biglock_held(const struct biglock *l);

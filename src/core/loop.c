@@ -19,6 +19,7 @@
 
 #include "base/bug.h"
 #include "core/loop_priv.h"
+#include "core/thread.h"
 
 #define LOOP_BATCH  64
 #define LOOP_NOTIFY UINT64_MAX /* epoll data of the eventfd and of the timerfd */
@@ -394,6 +395,13 @@ static bool loop_hooks_run(struct loop *l)
 	return ran;
 }
 
+bool loop_is_mine(struct loop *l)
+{
+	int tid = l->tid;
+
+	return !tid || tid == thread_id();
+}
+
 bool loop_step(struct loop *l, bool block)
 {
 	struct epoll_event ev[LOOP_BATCH];
@@ -404,6 +412,8 @@ bool loop_step(struct loop *l, bool block)
 
 	/* a handler may call loop_step; then it is still this thread when the inner one ends */
 	l->stepping = (uintptr_t)pthread_self();
+
+	l->tid = thread_id();
 	pthread_mutex_lock(&l->mutex);
 	timeout = !block || l->bh_first || l->quit ? 0 : loop_timers_wait(l);
 	pthread_mutex_unlock(&l->mutex);

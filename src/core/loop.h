@@ -77,6 +77,9 @@ struct clock *loop_clock(struct loop *l);
 /* Serve until loop_quit(). Returns the value given to it. A quit that came earlier counts. */
 int loop_run(struct loop *l);
 
+/* Does the calling thread serve this loop, or has nobody served it yet? */
+bool loop_is_mine(struct loop *l);
+
 /* One round: wait (only if block) and run what is ready. True when any handler ran. */
 bool loop_step(struct loop *l, bool block);
 

@@ -19,6 +19,7 @@ struct loop {
 	struct clock *clock;
 	struct biglock *lock;
 	int epoll, notify, timerfd;
+	_Atomic int tid; /* of the thread that served it last, 0: none */
 
 	struct loop_slot *slots;
 	int n_slots, n_always;

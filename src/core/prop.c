@@ -69,12 +69,29 @@ void prop_free_all(struct dev *d)
 			free(*(char **)prop_at(d, p));
 }
 
+/* QEMU has some names with underscores (event_idx); here they are all written with dashes. */
+static bool prop_is_named(const struct prop *p, const char *name)
+{
+	const char *n = p->name;
+
+	while (*n && (*n == *name || (*n == '-' && *name == '_'))) {
+		n++;
+		name++;
+	}
+	return !*n && !*name;
+}
+
 static const struct prop *prop_find(const struct dev_class *cls, const char *name)
 {
 	for (const struct prop *p = cls->props; p && p->name; p++)
-		if (!strcmp(p->name, name))
+		if (prop_is_named(p, name))
 			return p;
 	return NULL;
+}
+
+bool dev_class_has_prop(const struct dev_class *cls, const char *name)
+{
+	return prop_find(cls, name) != NULL;
 }
 
 static int prop_unknown(struct dev *d, const char *name, struct err *e)

@@ -3,6 +3,8 @@
 
 #include <signal.h>
 #include <stddef.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 int thread_start(pthread_t *t, void *(*fn)(void *opaque), void *opaque)
 {
@@ -17,4 +19,13 @@ int thread_start(pthread_t *t, void *(*fn)(void *opaque), void *opaque)
 	rc = pthread_create(t, NULL, fn, opaque);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return rc;
+}
+
+int thread_id(void)
+{
+	static _Thread_local int tid; /* of the thread, so not shared; gettid costs a system call */
+
+	if (!tid)
+		tid = (int)syscall(SYS_gettid);
+	return tid;
 }

@@ -8,3 +8,6 @@
 
 /* 0 or a positive errno, as pthread_create. */
 int thread_start(pthread_t *t, void *(*fn)(void *opaque), void *opaque);
+
+/* The kernel's id of the calling thread; cheap after the first call of a thread. */
+int thread_id(void);
