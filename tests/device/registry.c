@@ -284,8 +284,15 @@ static void registry_twice(void **state)
 		struct bed *b = bed_new();
 		struct dev *d = make(b, k);
 		struct err e = { 0 };
+		struct region r;
 
-		if (k->bus)
+		bool pci = k->bus && !strcmp(k->bus, "PCI");
+
+		if (!pci && !ranges(b, SIZE_MAX, &r)) { /* it has no place: many may be */
+			bed_free(b);
+			continue;
+		}
+		if (pci)
 			assert_null(dev_create(&b->md, k, NULL, &e, "addr", "0", NULL));
 		else
 			assert_null(dev_create(&b->md, k, NULL, &e, NULL));
