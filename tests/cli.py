@@ -4,6 +4,7 @@ Bad command lines: each ends with status 1 and one line that names the cause. (W
 parsing is in unit/options.c; here are files, sizes and devices.) Argument: the kvasir binary.
 """
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,8 @@ empty = file('empty', b'')
 gz = file('gz', b'\x1f\x8b\x08' + bytes(600))
 big = file('big', bytes(8 << 20))
 cut = file('cut', open(good, 'rb').read()[:20])
+listener = socket.create_server(('127.0.0.1', 0))
+taken = listener.getsockname()[1]
 absent = os.path.join(work, 'absent')
 
 WRONG = [
@@ -59,6 +62,10 @@ WRONG = [
     ([good, '-D', work + '/no/such'], '-D'),
     ([good, '-machine', 'q35'], "unknown machine 'q35'"),
     ([good, '-cpu', 'qemu64'], "unknown model 'qemu64'"),
+    ([good, '-netdev', 'tap,id=n,ifname=lo'], 'lo'),
+    ([good, '-netdev', f'stream,id=n,addr.type=unix,addr.path={absent}'], 'cannot connect to'),
+    ([good, '-netdev', 'user,id=n,tftp=' + absent], f'tftp={absent}: No such file'),
+    ([good, '-netdev', f'user,id=n,hostfwd=tcp:127.0.0.1:{taken}-:22'], 'in use'),
     ([good, '-drive', 'file=x'], 'no disks yet'),
 ]
 

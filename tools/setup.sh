@@ -47,7 +47,8 @@ need_packages() {
 	fi
 }
 
-build_packages=(gcc libc6-dev make meson ninja-build pkg-config python3 libcmocka-dev busybox-static liburing-dev)
+build_packages=(gcc libc6-dev make meson ninja-build pkg-config python3 libcmocka-dev busybox-static
+	liburing-dev libslirp-dev)
 test_packages=(clang llvm libclang-rt-dev binutils python3-pexpect qemu-system-x86)
 
 # build_in DIR [MESON OPTION...]: configure once and build; the log is shown when it fails.

@@ -9,12 +9,15 @@
 #include <stdint.h>
 
 #include "backend/char/opts.h"
+#include "backend/net/opts.h"
 #include "core/memory.h"
 
 enum {
 	CONFIG_SERIALS = 4,
 	CONFIG_DEVICES = 32,
 	CONFIG_CHARDEVS = 64,
+	CONFIG_NETDEVS = 8,
+	CONFIG_NICS = 8,
 	CONFIG_CPU_FEATURES = 64,
 	CONFIG_TRACES = 16,
 	CONFIG_CPUS_MAX = 64,
@@ -29,6 +32,20 @@ struct smp_config {
 struct chardev_config {
 	char *id;
 	struct chardev_opts opts; /* owned by the options */
+};
+
+/* -nic and -net nic: a card of the board's choice */
+struct nic_config {
+	const char *model;  /* NULL: the board's default */
+	const char *netdev; /* id; NULL: no cable */
+	const char *mac;    /* NULL: chosen */
+	const char *id;     /* NULL: chosen */
+};
+
+/* -object filter-dump */
+struct dump_config {
+	const char *id, *netdev, *file;
+	uint32_t maxlen;
 };
 
 struct machine_config {
@@ -60,6 +77,13 @@ struct machine_config {
 	unsigned nchardevs;
 	const char *device[CONFIG_DEVICES]; /* "NAME[,prop=value]..." */
 	unsigned ndevices;
+
+	struct netdev_opts netdev[CONFIG_NETDEVS];
+	unsigned nnetdevs;
+	struct nic_config nic[CONFIG_NICS];
+	unsigned nnics;
+	struct dump_config dump[CONFIG_NETDEVS];
+	unsigned ndumps;
 
 	bool no_reboot, no_shutdown;
 	const char *rtc_base; /* as the rtc device's property takes it; NULL: default */

@@ -53,9 +53,11 @@ static int machine_device(struct machine *m, const char *text, struct err *e)
 
 int machine_devices(struct machine *m, struct err *e)
 {
-	int r = 0;
+	int r = machine_nics(m, e);
 
 	for (unsigned i = 0; i < m->cfg->ndevices && r == 0; i++)
 		r = machine_device(m, m->cfg->device[i], e);
+	if (r == 0)
+		machine_net_check(m);
 	return r;
 }

@@ -184,6 +184,8 @@ static void *machine_backend_find(void *opaque, const char *type, const char *id
 {
 	struct machine *m = opaque;
 
+	if (!strcmp(type, "netdev"))
+		return netdevs_find(&m->netdevs, id);
 	return strcmp(type, "chardev") ? NULL : chardev_port(chardevs_find(&m->chardevs, id));
 }
 
@@ -306,6 +308,8 @@ static int machine_build(struct machine *m, struct err *e)
 		r = machine_engine(m, e);
 	if (r == 0)
 		r = machine_chardevs(m, e);
+	if (r == 0)
+		r = machine_netdevs(m, e);
 	if (r == 0)
 		r = m->ops->build(m, e);
 	if (r == 0)
@@ -496,6 +500,7 @@ void machine_free(struct machine *m)
 		bus_lock(m->bus);
 	if (m->devs.bus)
 		machine_devs_free(&m->devs);
+	netdevs_free(&m->netdevs);
 	chardevs_free(&m->chardevs);
 	if (m->bus)
 		bus_unlock(m->bus);

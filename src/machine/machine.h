@@ -25,6 +25,7 @@
 
 #include "backend/char/chardev.h"
 #include "backend/char/term.h"
+#include "backend/net/netdev.h"
 #include "core/dev.h"
 #include "firmware/kernel.h"
 #include "firmware/tables.h"
@@ -41,6 +42,7 @@ struct irqchip_state;
 /* What distinguishes one board from another. */
 struct board_ops {
 	const char *name, *desc;
+	const char *nic; /* class of a network card when -nic names no model */
 	/* Devices, and what the tables say about them (m->board). */
 	int (*build)(struct machine *m, struct err *e);
 	/* After a reset and before the first run: tables and kernel; the boot vCPU's state. */
@@ -61,6 +63,7 @@ struct machine {
 	struct irq_line gsi[MACHINE_GSIS];
 	struct machine_devs devs;
 	struct chardevs chardevs;
+	struct netdevs netdevs;
 	struct term *term; /* main's; may be NULL */
 	struct board board;
 	struct dev *pm; /* power management, NULL: none (acpi=off) */
@@ -114,7 +117,14 @@ struct chardev *machine_chardev(struct machine *m, const char *id, const char *t
 /* What devices ask of the engine; opaque is the machine (events.c). */
 extern const struct event_ops machine_events;
 
-/* For boards: what -device asks for, after their own. */
+/* Netdevs and captures of the configuration, before the board is built. */
+int machine_netdevs(struct machine *m, struct err *e) must_check;
+
+/* The cards of -nic; and, when all devices are made, a warning about netdevs that nobody has. */
+int machine_nics(struct machine *m, struct err *e) must_check;
+void machine_net_check(const struct machine *m);
+
+/* For boards: what -nic and -device ask for, after their own. */
 int machine_devices(struct machine *m, struct err *e) must_check;
 
 /* The board of a -machine name, or NULL with e filled; i: the list, NULL at the end. */

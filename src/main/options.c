@@ -137,16 +137,6 @@ static int opt_parallel(struct options *o, const char *arg, struct err *e)
 	return options_only_none("-parallel", arg, "parallel port", e);
 }
 
-static int opt_net(struct options *o, const char *arg, struct err *e)
-{
-	return options_only_none("-net", arg, "network", e);
-}
-
-static int opt_nic(struct options *o, const char *arg, struct err *e)
-{
-	return options_only_none("-nic", arg, "network", e);
-}
-
 static int opt_no_reboot(struct options *o, const char *arg, struct err *e)
 {
 	o->cfg.no_reboot = true;
@@ -291,6 +281,8 @@ static int options_defaults(struct options *o, struct err *e)
 		return err_set(e, EINVAL,
 			       "nothing to boot: give a kernel (kvasir vmlinuz, or "
 			       "-kernel FILE); -help lists all options");
+	if (options_net_defaults(o, e) < 0)
+		return -EINVAL;
 	return options_log_check(o, e);
 }
 
@@ -330,6 +322,8 @@ int options_parse(struct options *o, int argc, char *const *argv, struct err *e)
 void options_free(struct options *o)
 {
 	options_char_free(o);
+	for (unsigned i = 0; i < o->cfg.nnetdevs; i++)
+		netdev_opts_free(&o->cfg.netdev[i]);
 	for (unsigned i = 0; i < o->nowned; i++)
 		free(o->owned[i]);
 	*o = (struct options){ 0 };

@@ -13,6 +13,8 @@
 #include "machine/config.h"
 #include "machine/machine.h"
 
+struct keyval;
+
 struct options {
 	struct machine_config cfg;
 	const struct board_ops *board; /* NULL while parsing: not given */
@@ -24,7 +26,11 @@ struct options {
 	/* What the defaults depend on. */
 	bool nographic, nodefaults, serial_given;
 	unsigned nserials, naccels;
-	unsigned nstdio;  /* -serial and -chardev that want the terminal */
+	unsigned nstdio;               /* -serial and -chardev that want the terminal */
+	bool net_given;                /* -nic or -net: no default network */
+	unsigned net_nic, net_backend; /* -net nic, -net BACKEND: how many */
+	unsigned net_nic_at;           /* the card's place in cfg.nic */
+	const char *net_backend_id;
 	const char *name; /* -name */
 	void *owned[256]; /* strings made here, for options_free */
 	unsigned nowned;
@@ -59,6 +65,12 @@ void options_char_free(struct options *o);
 /* options_io.c: */
 int options_device(struct options *o, const char *arg, struct err *e);
 int options_rtc(struct options *o, const char *arg, struct err *e);
+/* options_net.c: */
+int options_netdev(struct options *o, const char *arg, struct err *e);
+int options_nic(struct options *o, const char *arg, struct err *e);
+int options_net(struct options *o, const char *arg, struct err *e);
+int options_net_defaults(struct options *o, struct err *e); /* all options are read */
+int options_filter_dump(struct options *o, struct keyval *k, struct err *e);
 /* options_log.c: */
 int options_d(struct options *o, const char *arg, struct err *e);
 int options_dfilter(struct options *o, const char *arg, struct err *e);

@@ -182,7 +182,19 @@ static const struct {
 	{ "k -uuid 12", "a UUID looks like" },
 	{ "k -display gtk", "-display gtk is not supported" },
 	{ "k -vga std", "only -vga none" },
-	{ "k -nic user", "only -nic none" },
+	{ "k -nic usr", "did you mean user?" },
+	{ "k -nic none,mac=52:54:00:12:34:56", "takes nothing else" },
+	{ "k -nic stream,addr.type=unix,addr.path=/x,mac=1", "an address looks like" },
+	{ "k -nic tap,ifnam=x", "did you mean ifname?" },
+	{ "k -nic bridge", "ifname=" },
+	{ "k -netdev tap", "an id is needed" },
+	{ "k -netdev tap,id=a -netdev tap,id=a", "taken" },
+	{ "k -netdev tap,id=a,vhost=on", "no vhost-net" },
+	{ "k -netdev hubport,id=a,hubid=0", "no hubs" },
+	{ "k -net nic", "add -net user" },
+	{ "k -net tap", "add -net nic" },
+	{ "k -net nic -net nic -net tap", "no hubs" },
+	{ "k -net nic -net tap -net tap", "no hubs" },
 	{ "k -monitor stdio", "only -monitor none" },
 	{ "k -boot menu=on", "not supported" },
 	{ "k -boot ordr=c,xx=1", "unknown property" },
@@ -258,6 +270,29 @@ static void test_values(void **state)
 	done(&o);
 	good(&o, "k -chardev stdio,id=x");
 	assert_string_equal(o.cfg.serial[0], "null");
+	done(&o);
+}
+
+static void test_net(void **state)
+{
+	struct options o;
+
+	good(&o, "k -nic tap,ifname=t0,model=virtio,mac=52:54:00:00:00:09,id=n -nic none");
+	assert_int_equal(o.cfg.nnics, 1);
+	assert_int_equal(o.cfg.nnetdevs, 1);
+	assert_string_equal(o.cfg.nic[0].netdev, o.cfg.netdev[0].id);
+	assert_string_equal(o.cfg.nic[0].mac, "52:54:00:00:00:09");
+	assert_string_equal(o.cfg.netdev[0].ifname, "t0");
+	done(&o);
+	good(&o, "k -net tap,ifname=t0 -net nic,macaddr=52:54:00:00:00:09");
+	assert_int_equal(o.cfg.nnics, 1);
+	assert_string_equal(o.cfg.nic[0].netdev, o.cfg.netdev[0].id);
+	done(&o);
+	good(&o, "k -netdev dgram,id=d,local.type=fd,local.str=5 -net nic,netdev=d");
+	assert_string_equal(o.cfg.nic[0].netdev, "d");
+	done(&o);
+	good(&o, "k -nodefaults -netdev help");
+	assert_true(o.done);
 	done(&o);
 }
 
@@ -394,8 +429,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_option), cmocka_unit_test(test_help),
 		cmocka_unit_test(test_wrong),        cmocka_unit_test(test_values),
-		cmocka_unit_test(test_log),          cmocka_unit_test(test_smp),
-		cmocka_unit_test(test_cpuid),        cmocka_unit_test(test_keyval),
+		cmocka_unit_test(test_log),          cmocka_unit_test(test_net),
+		cmocka_unit_test(test_smp),          cmocka_unit_test(test_cpuid),
+		cmocka_unit_test(test_keyval),
 	};
 
 	return cmocka_run_group_tests_name("options", tests, NULL, NULL);

@@ -109,6 +109,14 @@ void net_accepts(struct netport *p, unsigned accepts)
 	net_changed(p->peer);
 }
 
+void net_serve(struct netport *p, bool on)
+{
+	if (p->off == !on)
+		return;
+	p->off = !on;
+	net_changed(p->peer);
+}
+
 /* --- the host's end --- */
 
 int netdev_init(struct netdev *nd, const struct netdev_ops *ops, struct loop *l, const char *id,
@@ -123,7 +131,8 @@ int netdev_init(struct netdev *nd, const struct netdev_ops *ops, struct loop *l,
 	if (!nd->id)
 		return err_set(e, ENOMEM, "netdev %s: out of memory", id);
 	for (unsigned i = 0; i < queues; i++)
-		nd->port[i] = (struct netport){ .ops = port, .accepts = accepts, .queue = i };
+		nd->port[i] =
+			(struct netport){ .ops = port, .accepts = accepts, .queue = i, .nd = nd };
 	return 0;
 }
 
@@ -167,13 +176,13 @@ int netdev_attach(struct netdev *nd, struct netport *nic, unsigned queues, struc
 	nd->attached = true;
 	for (unsigned i = 0; i < queues; i++) {
 		nic[i].queue = i;
-		nic[i].nd = nd->port[i].nd = nd;
+		nic[i].nd = nd;
 		nic[i].peer = &nd->port[i];
 		nd->port[i].peer = &nic[i];
 		nic[i].owes_room = nd->port[i].owes_room = false;
 		nic[i].cut_done = nd->port[i].cut_done = 0;
 	}
-	for (unsigned i = 0; i < queues; i++)
+	for (unsigned i = 0; i < nd->queues; i++) /* those without a peer, too */
 		net_changed(&nd->port[i]);
 	return 0;
 }
@@ -194,9 +203,7 @@ void netdev_detach(struct netdev *nd)
 		p->peer = NULL;
 		p->cut_done = 0;
 		net_changed(p);
-		p->nd = NULL;
-		if (p->owes_room)
-			p->owes_room = false;
+		p->owes_room = false;
 	}
 }
 

@@ -87,16 +87,17 @@ struct netport_ops {
 	void (*room)(struct netport *p);
 	/* The sender has nothing more for now: tell the guest, say. NULL: nothing to do. */
 	void (*flush)(struct netport *p);
-	/* The link to the peer went up or down, or the peer's accepts changed. NULL: ignored. */
+	/* The link to the peer went up or down, its accepts or off changed. NULL: ignored. */
 	void (*changed)(struct netport *p);
 };
 
 struct netport {
 	const struct netport_ops *ops;
 	struct netport *peer; /* NULL: no cable */
-	struct netdev *nd;    /* the host's end of the cable; NULL without a peer */
+	struct netdev *nd;    /* the host's end of the cable; NULL for a NIC without one */
 	unsigned queue;
 	unsigned accepts;    /* NET_*; net_accepts() changes it */
+	bool off;            /* the guest does not serve this queue: frames for it go to others */
 	bool owes_room;      /* a frame was refused here: net_room() is owed to the peer */
 	unsigned cut_done;   /* segments of the sender's current large frame that are delivered */
 	uint64_t sent, lost; /* frames; those swallowed */
@@ -112,6 +113,8 @@ void net_room(struct netport *p);
 void net_forget(struct netport *p);
 /* Change what p takes unfinished; the peer hears of it. */
 void net_accepts(struct netport *p, unsigned accepts);
+/* A NIC's queue is served or not (at the start it is); the peer hears of it. */
+void net_serve(struct netport *p, bool on);
 /* Is there a cable, and is its link up? */
 bool net_link(const struct netport *p);
 
