@@ -123,6 +123,7 @@ struct block_opts {
 	bool no_lock;          /* locking=off */
 	bool force_share;      /* open although another process has it locked: -U */
 	bool no_backing;       /* do not open the backing file */
+	bool check;            /* accept dirty and corrupt images as they are, for check and repair */
 	bool lazy_refcounts;   /* qcow2 */
 	bool lazy_refcounts_set;
 	uint64_t cache_size; /* qcow2: bytes for L2 tables, 0: default */

@@ -223,18 +223,17 @@ int chardevs_wait(struct chardevs *cs, const bool *stop, void (*waiting)(struct 
 		  struct err *e)
 {
 	for (struct chardev *c = cs->first, *told = NULL; c && !*stop;) {
-		int r = c->ops->ready ? c->ops->ready(c, e) : CHARDEV_READY;
+		int r = c->ops->ready ? c->ops->ready(c, e) : 1;
 
 		if (r < 0)
 			return err_prefix(e, "chardev %s", c->id);
-		if (r == CHARDEV_READY) {
+		if (r) {
 			c = c->next;
 			continue;
 		}
-		if (r == CHARDEV_LISTENING && told != c) {
+		if (told != c && waiting)
 			waiting(c);
-			told = c;
-		}
+		told = c;
 		loop_step(c->loop, true);
 	}
 	return 0;
