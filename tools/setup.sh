@@ -51,6 +51,9 @@ build_packages=(gcc libc6-dev make meson ninja-build pkg-config python3 libcmock
 	liburing-dev libslirp-dev zlib1g-dev libzstd-dev)
 test_packages=(clang llvm libclang-rt-dev binutils python3-pexpect qemu-system-x86 qemu-utils)
 
+# What makes a disk image of Debian (tools/mkimage). Not in build_packages: ./run boots without them.
+image_packages=(mmdebstrap qemu-utils e2fsprogs zstd)
+
 # build_in DIR [MESON OPTION...]: configure once and build; the log is shown when it fails.
 build_in() {
 	local dir=$1 log
@@ -126,6 +129,24 @@ get_initramfs() {
 	if [ ! -f "$initramfs" ] || [ "$top/tools/mkinitramfs" -nt "$initramfs" ]; then
 		"$top/tools/mkinitramfs" base "$initramfs" || die "cannot make the initramfs"
 	fi
+}
+
+# get_image base|bench [fresh]: sets $image to a folder with disk.qcow2, vmlinuz, initrd.img and
+# append, and $overlay to a disk over that one, which keeps what the guest writes. The image that was
+# made first is kept, also when the recipe has changed since; fresh takes today's recipe and an empty
+# overlay.
+get_image() {
+	local now=$cache/images/$1
+
+	if [ "${2:-}" = fresh ] || [ ! -f "$now/disk.qcow2" ]; then
+		need_packages "${image_packages[@]}"
+		image=$("$top/tools/mkimage" --flavour "$1" "$cache/images") || exit 1
+		[ "${2:-}" != fresh ] || rm -f "$now/machine.qcow2" "$image/machine.qcow2"
+		ln -sfn "${image##*/}" "$now"
+	fi
+	image=$(readlink -f "$now")
+	overlay=$image/machine.qcow2
+	[ -f "$overlay" ] || qemu-img create -q -f qcow2 -b disk.qcow2 -F qcow2 "$overlay" || exit 1
 }
 
 # apt_private DIR COMMAND...: apt-get with this system's sources, source packages with them, but with

@@ -92,7 +92,7 @@ static void test_unix_server(void **state)
 	snprintf(text, sizeof(text), "unix:%s,server=on,wait=off", path);
 	c = make(b, text);
 	make_fails(b, text, "another process listens");
-	assert_int_equal(c->ops->ready(c, NULL), 1);
+	assert_int_equal(c->ops->ready(c, NULL), CHARDEV_READY);
 	attach(c, &b->fe);
 	rounds(b, 3);
 	assert_false(chardev_is_open(c));
@@ -185,12 +185,12 @@ static void test_tcp_server(void **state)
 	int fd;
 
 	attach(c, &b->fe);
-	assert_int_equal(c->ops->ready(c, NULL), 0);
+	assert_int_equal(c->ops->ready(c, NULL), CHARDEV_LISTENING);
 	snprintf(text, sizeof(text), "tcp:127.0.0.1:%d,server=on,wait=off", port_of(c));
 	make_fails(b, text, "Address already in use");
 	fd = tcp_connect(port_of(c));
 	until(b, b->fe.opened == 1);
-	assert_int_equal(c->ops->ready(c, NULL), 1);
+	assert_int_equal(c->ops->ready(c, NULL), CHARDEV_READY);
 	/* a peer that does not read: bounded, then complete */
 	for (int full = 0; full < 5; sent += n) {
 		for (size_t i = 0; i < sizeof(chunk); i++)
@@ -290,7 +290,7 @@ static void test_client(void **state)
 	until(b, (fd = accept(s, NULL, NULL)) >= 0);
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	until(b, b->fe.opened == 1);
-	assert_int_equal(c->ops->ready(c, &e), 1);
+	assert_int_equal(c->ops->ready(c, &e), CHARDEV_READY);
 	put(c, "hi");
 	expect(b, fd, "hi", 2);
 	close(fd);
@@ -326,7 +326,8 @@ static void test_reconnect(void **state)
 	snprintf(path, sizeof(path), "%s", bench_path(b, "s"));
 	snprintf(text, sizeof(text), "unix:%s,reconnect=1", path);
 	c = make(b, text);
-	assert_int_equal(c->ops->ready(c, NULL), 1); /* the machine does not wait for it */
+	assert_int_equal(c->ops->ready(c, NULL),
+			 CHARDEV_READY); /* the machine does not wait for it */
 	attach(c, &b->fe);
 	rounds(b, 5);
 	s = unix_listen(path);

@@ -227,7 +227,7 @@ struct addr_job *addr_job_new(struct loop *l, const struct addr_spec *s, void (*
 			      void *opaque, struct err *e)
 {
 	struct addr_job *j = calloc(1, sizeof(*j));
-	pthread_t t;
+	pthread_t t = 0;
 	int r = ENOMEM;
 
 	if (j) {

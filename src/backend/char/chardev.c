@@ -223,17 +223,18 @@ int chardevs_wait(struct chardevs *cs, const bool *stop, void (*waiting)(struct 
 		  struct err *e)
 {
 	for (struct chardev *c = cs->first, *told = NULL; c && !*stop;) {
-		int r = c->ops->ready ? c->ops->ready(c, e) : 1;
+		int r = c->ops->ready ? c->ops->ready(c, e) : CHARDEV_READY;
 
 		if (r < 0)
 			return err_prefix(e, "chardev %s", c->id);
-		if (r) {
+		if (r == CHARDEV_READY) {
 			c = c->next;
 			continue;
 		}
-		if (told != c && waiting)
+		if (r == CHARDEV_LISTENING && told != c) {
 			waiting(c);
-		told = c;
+			told = c;
+		}
 		loop_step(c->loop, true);
 	}
 	return 0;

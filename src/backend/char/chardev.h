@@ -50,6 +50,13 @@ struct chardev_handlers {
 	void (*event)(void *opaque, enum chardev_event ev);
 };
 
+/* Is a chardev fit to start the machine? */
+enum chardev_ready {
+	CHARDEV_CONNECTING, /* not yet, it will soon be known */
+	CHARDEV_LISTENING,  /* not before somebody comes */
+	CHARDEV_READY,
+};
+
 struct chardev;
 
 /* What a kind of chardev implements. Embed struct chardev first. */
@@ -66,7 +73,7 @@ struct chardev_ops {
 	void (*flush)(struct chardev *c);
 	void (*free)(struct chardev *c);
 
-	/* 1: fit to start the machine; 0: waits for somebody; below 0: never will. NULL: 1. */
+	/* enum chardev_ready, or -errno with e: never will be. NULL: ready. */
 	int (*ready)(struct chardev *c, struct err *e);
 	/* For people, as in "unix:/run/x,server=on". NULL: the name. */
 	void (*describe)(struct chardev *c, char *buf, size_t cap);
@@ -152,7 +159,7 @@ void chardevs_free(struct chardevs *cs); /* all of them */
 
 /*
  * Serve the loop until all of them are fit to start the machine (a server with wait=on has a peer,
- * a client is connected) or *stop is true. waiting(c) is told once of each that is waited for.
+ * a client is connected) or *stop is true. waiting(c) is told once of each that listens.
  * 0, or -errno with e when one will never be.
  */
 int chardevs_wait(struct chardevs *cs, const bool *stop, void (*waiting)(struct chardev *c),

@@ -211,7 +211,7 @@ static int mux_ready(struct chardev *c, struct err *e)
 {
 	struct chardev *below = mux_of(c)->below;
 
-	return below->ops->ready ? below->ops->ready(below, e) : 1;
+	return below->ops->ready ? below->ops->ready(below, e) : CHARDEV_READY;
 }
 
 static void mux_describe(struct chardev *c, char *buf, size_t cap)

@@ -359,8 +359,10 @@ static int sock_ready(struct chardev *c, struct err *e)
 	struct sock *k = container_of(c, struct sock, c);
 
 	if (k->had_peer || k->reconnect || (k->server && !k->wait))
-		return 1;
-	return k->fail.code ? err_set(e, k->fail.code, "%s", k->fail.msg) : 0;
+		return CHARDEV_READY;
+	if (k->server)
+		return CHARDEV_LISTENING;
+	return k->fail.code ? err_set(e, k->fail.code, "%s", k->fail.msg) : CHARDEV_CONNECTING;
 }
 
 static void sock_describe(struct chardev *c, char *buf, size_t cap)
