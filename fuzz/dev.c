@@ -78,13 +78,18 @@ static struct dev *fuzz_machine(struct fuzz_machine *m, const struct dev_class *
 		BUG_ON(dev_set_prop(d, "addr", "0",
 				    NULL)); /* its configuration is what is in reach */
 	for (const struct prop *p = cls->props; p && p->name; p++) {
-		if (p->kind == PROP_KIND_BACKEND && flags & 1)
+		if (p->kind == PROP_KIND_BACKEND && !strcmp(p->backend, "chardev") && flags & 1)
 			BUG_ON(dev_set_prop(d, p->name, "con", NULL));
 		if (p->kind == ST_BOOL && flags & 4)
 			dev_set_u64(d, p->name, !p->dflt);
 	}
-	BUG_ON(dev_realize(d, NULL));
-	return d;
+	if (flags & 8 && dev_class_has_prop(cls, "disable-legacy"))
+		BUG_ON(dev_set_prop(d, "disable-legacy", "off", NULL));
+	/* Only properties against each other may be refused. */
+	if (dev_realize(d, NULL) == 0)
+		return d;
+	BUG_ON(!(flags & 4));
+	return NULL;
 }
 
 static void fuzz_end(struct fuzz_machine *m)
@@ -160,7 +165,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	while (hw_class_at(n))
 		n++;
 	d = fuzz_machine(&m, hw_class_at(take(&in, 1) % n), (unsigned)take(&in, 1));
-	for (int ops = 0; in.n && ops < MAX_OPS; ops++) {
+	for (int ops = 0; d && in.n && ops < MAX_OPS; ops++) {
 		unsigned op = (unsigned)take(&in, 1);
 		uint8_t bytes[8];
 		uint64_t v;
