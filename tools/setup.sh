@@ -94,15 +94,56 @@ get_kernel() {
 	say "fetching $pkg"
 	mkdir -p "$cache/$meta"
 	tmp=$(mktemp -d "$cache/fetch.XXXXXX")
-	# _apt cannot write to a private directory; root is fine here, nothing of it is executed.
-	(cd "$tmp" && apt-get -o APT::Sandbox::User=root download "$pkg" >/dev/null 2>fetch.log) ||
-		{ cat "$tmp/fetch.log" >&2; rm -rf "$tmp"; die "cannot fetch $pkg"; }
-	dpkg-deb --fsys-tarfile "$tmp"/*.deb | tar -x -C "$tmp" --wildcards './boot/vmlinuz-*' ||
-		{ rm -rf "$tmp"; die "$pkg holds no kernel"; }
+	fetch_package "$tmp" "$pkg" './boot/vmlinuz-*'
 	mv "$tmp"/boot/vmlinuz-* "$cache/$meta/"
 	chmod a+r "$cache/$meta"/vmlinuz-*
 	rm -rf "$tmp"
 	kernel=$(newest "$cache/$meta"/vmlinuz-*)
+}
+
+# fetch_package DIR PACKAGE PATTERN...: those files of the package, below DIR.
+fetch_package() {
+	local dir=$1 pkg=$2
+
+	shift 2
+	# _apt cannot write to a private directory; root is fine here, nothing of it is executed.
+	(cd "$dir" && apt-get -o APT::Sandbox::User=root download "$pkg" >/dev/null 2>fetch.log) ||
+		{ cat "$dir/fetch.log" >&2; rm -rf "$dir"; die "cannot fetch $pkg"; }
+	dpkg-deb --fsys-tarfile "$dir"/*.deb | tar -x -C "$dir" --wildcards "$@" ||
+		{ rm -rf "$dir"; die "$pkg does not hold $*"; }
+}
+
+# get_modules: sets $modules to a folder with the drivers of the kernel package that get_kernel's
+# $kernel is from.
+get_modules() {
+	local ver=${kernel##*/vmlinuz-} dir=${kernel%/*} tmp pkg
+
+	modules=$dir/modules-$ver
+	[ ! -d "$modules" ] || return 0
+	[ "${dir%/*}" = "$cache" ] || die "$kernel is not from a package: there are no modules"
+	pkg=linux-image-$ver
+	grep -qs '^ID=ubuntu' /etc/os-release && pkg=linux-modules-$ver
+	say "fetching $pkg"
+	tmp=$(mktemp -d "$cache/fetch.XXXXXX")
+	# what is large and of no use in a virtual machine stays out
+	fetch_package "$tmp" "$pkg" './lib/modules/*' --exclude='*/sound/*' --exclude='*/gpu/*' \
+		--exclude='*/media/*' --exclude='*/drivers/net/*/*' --exclude='*/staging/*' \
+		--exclude='*/iio/*' --exclude='*/infiniband/*'
+	mv -T "$tmp/lib/modules" "$modules" || [ -d "$modules" ]
+	rm -rf "$tmp"
+}
+
+# add_modules NAME...: these drivers of $kernel into $initramfs.
+add_modules() {
+	local with
+
+	get_modules
+	with=$top/build/initramfs-${kernel##*/vmlinuz-}-$(printf '%s+' "$@").cpio
+	"$top/tools/mkinitramfs" modules "$with.$$" "$modules" "$@" || die "cannot add modules"
+	cat "$initramfs" "$with.$$" >"$with.$$.all"
+	rm "$with.$$"
+	mv "$with.$$.all" "$with"
+	initramfs=$with
 }
 
 # The newest of some files; nothing when the pattern matched none.
