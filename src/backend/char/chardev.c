@@ -153,6 +153,15 @@ void chardev_describe(struct chardev *c, char *buf, size_t cap)
 		snprintf(buf, cap, "%s", c->ops->name);
 }
 
+void chardev_set_size(struct chardev *c, uint16_t cols, uint16_t rows)
+{
+	if (c->cols == cols && c->rows == rows)
+		return;
+	c->cols = cols;
+	c->rows = rows;
+	chardev_fe_event(c, CHARDEV_RESIZED);
+}
+
 int chardev_log_to(struct chardev *c, const char *path, bool append, struct err *e)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (append ? O_APPEND : O_TRUNC), 0666);

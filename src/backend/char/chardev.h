@@ -32,6 +32,7 @@ enum chardev_event {
 	CHARDEV_BREAK,   /* a serial break condition */
 	CHARDEV_MUX_IN,  /* below a mux: keys go to this frontend from now on ... */
 	CHARDEV_MUX_OUT, /* ... and no longer */
+	CHARDEV_RESIZED, /* c->cols and c->rows have changed */
 };
 
 /* What a UART tells the line below it. */
@@ -93,6 +94,7 @@ struct chardev {
 	bool want_write;      /* a write was short: can_write is owed */
 	bool open;            /* somebody is at the other end */
 	bool announce;        /* the frontend came later: CHARDEV_OPENED is owed */
+	uint16_t cols, rows;  /* of the terminal at the other end; 0: not known */
 	struct writer *log;   /* a copy of all output goes there; NULL: none */
 	char *notice;         /* a line for the user who starts the machine; owned, may be NULL */
 	struct bh update_bh;  /* calls ops->update in the loop */
@@ -142,6 +144,9 @@ struct chardev *chardev_port(struct chardev *c);
 int chardev_log_to(struct chardev *c, const char *path, bool append, struct err *e) must_check;
 
 void chardev_describe(struct chardev *c, char *buf, size_t cap);
+
+/* For backends and SIGWINCH: the terminal has this size. In the loop. */
+void chardev_set_size(struct chardev *c, uint16_t cols, uint16_t rows);
 
 /* Wait until queued output has left, at most about two seconds without progress. */
 void chardev_flush(struct chardev *c);

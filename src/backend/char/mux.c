@@ -175,8 +175,12 @@ static void mux_event(void *opaque, enum chardev_event ev)
 		chardev_fe_event(&mux_focused(m)->c, ev);
 		return;
 	}
-	for (unsigned i = 0; i < m->ports; i++)
-		chardev_fe_event(&m->port[i]->c, ev);
+	for (unsigned i = 0; i < m->ports; i++) {
+		if (ev == CHARDEV_RESIZED)
+			chardev_set_size(&m->port[i]->c, m->below->cols, m->below->rows);
+		else
+			chardev_fe_event(&m->port[i]->c, ev);
+	}
 }
 
 static const struct chardev_handlers mux_handlers = {
@@ -278,6 +282,8 @@ static struct chardev *mux_port(struct chardev *c)
 		p->m = m;
 		chardev_init(&p->c, &mux_ops, m->first.c.loop, m->first.c.id);
 		p->c.open = m->first.c.open;
+		p->c.cols = m->first.c.cols;
+		p->c.rows = m->first.c.rows;
 		m->port[m->ports++] = p;
 	}
 	return &m->port[m->handed_out++]->c;
@@ -317,6 +323,8 @@ struct chardev *chardev_mux_new(struct loop *l, const char *id, struct chardev *
 	m->keys = *keys;
 	chardev_init(&m->first.c, &mux_ops, l, id);
 	m->first.c.open = below->open;
+	m->first.c.cols = below->cols;
+	m->first.c.rows = below->rows;
 	m->first.c.notice = below->notice;
 	below->notice = NULL;
 	return &m->first.c;

@@ -1,0 +1,214 @@
+/* virtserialport: flow control both ways, opening and closing at both ends, reset with data in
+ * hand. */
+#include "vserial_bed.h"
+
+#define PORT &virtserialport_class
+
+enum { IN = 4, OUT = 5 }; /* queues of port 1 */
+
+static struct sbed *ready(size_t room)
+{
+	struct sbed *s = sbed_new("31");
+
+	sbed_port(s, PORT, "p", "name", 1, room);
+	sbed_start(s, VBED_ALL, 6);
+	sbed_send(s, 0, VIRTIO_CONSOLE_DEVICE_READY, 1);
+	sbed_send(s, 1, VIRTIO_CONSOLE_PORT_READY, 1);
+	while (*sbed_told(s)) {
+	}
+	return s;
+}
+
+/* The guest gives one buffer for input; what came into it, "" for nothing. */
+static const char *take(struct sbed *s, uint32_t cap)
+{
+	static char text[4096];
+	gpa_t at = vbed_alloc(s->vb, cap);
+	uint32_t len = 0;
+
+	vbed_add(s->vb, IN, 1, VIN(at, cap));
+	vbed_kick(s->vb, IN);
+	if (vbed_used(s->vb, IN, &len) < 0)
+		return "";
+	snprintf(text, sizeof(text), "%.*s", (int)len, (char *)s->vb->ram + at);
+	return text;
+}
+
+static void input(void **state)
+{
+	struct sbed *s = ready(1000);
+	struct chardev *c = sbed_chr(s, "p");
+
+	chardev_ring_input(c, "0123456789", 10);
+	assert_string_equal(take(s, 4), ""); /* the guest has not opened it: nothing is read */
+	sbed_send(s, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	vbed_run(s->vb);
+	assert_true(vbed_used(s->vb, IN, &(uint32_t){ 0 }) >= 0);
+	assert_string_equal(take(s, 4), "4567");
+	assert_string_equal(take(s, 4), "89"); /* without a buffer it had to wait */
+	assert_string_equal(take(s, 4), "");
+	chardev_ring_input(c, "abcdefgh", 8);
+	vbed_run(s->vb);
+	assert_true(vbed_used(s->vb, IN, &(uint32_t){ 0 }) >= 0);
+	sbed_send(s, 1, VIRTIO_CONSOLE_PORT_OPEN, 0); /* closed: the rest waits again */
+	assert_string_equal(take(s, 4), "");
+	sbed_send(s, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	vbed_run(s->vb);
+	assert_true(vbed_used(s->vb, IN, &(uint32_t){ 0 }) >= 0);
+	sbed_free(s);
+}
+
+/* Buffers in several pieces, and one without room at all. */
+static void input_pieces(void **state)
+{
+	struct sbed *s = ready(1000);
+	gpa_t a = vbed_alloc(s->vb, 64);
+	uint32_t len;
+
+	sbed_send(s, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	vbed_add(s->vb, IN, 1, VOUT(a, 8));
+	vbed_add(s->vb, IN, 3, VIN(a, 2), VIN(a + 10, 3), VIN(a + 20, 4));
+	vbed_kick(s->vb, IN);
+	chardev_ring_input(sbed_chr(s, "p"), "abcdefg", 7);
+	vbed_run(s->vb);
+	assert_true(vbed_used(s->vb, IN, &len) >= 0);
+	assert_int_equal(len, 0);
+	assert_true(vbed_used(s->vb, IN, &len) >= 0);
+	assert_int_equal(len, 7);
+	assert_memory_equal(s->vb->ram + a, "ab", 2);
+	assert_memory_equal(s->vb->ram + a + 10, "cde", 3);
+	assert_memory_equal(s->vb->ram + a + 20, "fg", 2);
+	sbed_free(s);
+}
+
+static void output(void **state)
+{
+	struct sbed *s = ready(4);
+	gpa_t a = vbed_alloc(s->vb, 64);
+	uint32_t len;
+
+	memcpy(s->vb->ram + a, "abcdefghijkl", 12);
+	vbed_add(s->vb, OUT, 3, VOUT(a, 3), VOUT(a + 3, 6), VOUT(a + 9, 3));
+	vbed_add(s->vb, OUT, 1, VOUT(a, 2));
+	vbed_kick(s->vb, OUT);
+	assert_int_equal(vbed_used(s->vb, OUT, &len), -1); /* a full chardev stops the queue */
+	assert_int_equal(virtio_in_flight(s->vb->vd), 0);
+	vbed_kick(s->vb, OUT); /* and kicks do not repeat anything */
+	assert_string_equal(sbed_host(s, "p"), "abcd");
+	assert_string_equal(sbed_host(s, "p"), "efgh");
+	assert_int_equal(vbed_used(s->vb, OUT, &len), 0);
+	assert_string_equal(sbed_host(s, "p"), "ijkl");
+	assert_true(vbed_used(s->vb, OUT, &len) >= 0);
+	assert_string_equal(sbed_host(s, "p"), "ab");
+	assert_int_equal(vbed_used(s->vb, OUT, &len), -1);
+	assert_true(vbed_irq(s->vb) & VIRTIO_ISR_QUEUE);
+	sbed_free(s);
+}
+
+/* Nobody on the host: output is dropped, also what had begun to go out. */
+static void output_closed(void **state)
+{
+	struct sbed *s = ready(4);
+	struct chardev *c = sbed_chr(s, "p");
+	uint32_t len;
+
+	sbed_out(s, OUT, "0123456789", 10);
+	chardev_ring_event(c, CHARDEV_CLOSED);
+	vbed_run(s->vb);
+	assert_true(vbed_used(s->vb, OUT, &len) >= 0);
+	sbed_out(s, OUT, "dropped", 7);
+	assert_true(vbed_used(s->vb, OUT, &len) >= 0);
+	assert_string_equal(sbed_host(s, "p"), "0123");
+	chardev_ring_event(c, CHARDEV_OPENED);
+	sbed_out(s, OUT, "new", 3);
+	assert_string_equal(sbed_host(s, "p"), "new"); /* from its first byte on */
+	sbed_free(s);
+}
+
+/* A guest that changes a chain that is half written gets what it deserves, and no more. */
+static void output_changed(void **state)
+{
+	struct sbed *s = ready(4);
+	struct vq *q = &s->vb->q[OUT];
+	uint32_t len;
+
+	sbed_out(s, OUT, "0123456789", 10);
+	q->d[0].len = 2; /* shorter than what is out already */
+	assert_string_equal(sbed_host(s, "p"), "0123");
+	assert_int_equal(vbed_used(s->vb, OUT, &len), 0);
+	assert_string_equal(sbed_host(s, "p"), "");
+	sbed_out(s, OUT, "abcdefgh", 8);
+	q->d[1].addr = UINT64_MAX - 2;
+	assert_string_equal(sbed_host(s, "p"), "abcd");
+	vbed_assert_broken(s->vb);
+	assert_string_equal(sbed_host(s, "p"), "");
+	sbed_start(s, VBED_ALL, 6); /* as good as new */
+	assert_int_equal(vbed_status(s->vb), 15);
+	sbed_free(s);
+}
+
+/* Hot reset with an input buffer in hand and output half written. */
+static void reset(void **state)
+{
+	struct sbed *s = ready(4);
+	gpa_t a = vbed_alloc(s->vb, 64);
+
+	sbed_send(s, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	vbed_add(s->vb, IN, 1, VIN(a, 64));
+	vbed_kick(s->vb, IN);
+	sbed_out(s, OUT, "0123456789", 10);
+	assert_int_equal(chardev_fe_can_read(sbed_chr(s, "p")), 64);
+	assert_int_equal(virtio_in_flight(s->vb->vd), 1);
+	vbed_w(s->vb, 0x70, 0);
+	assert_int_equal(vbed_status(s->vb), 0);
+	assert_int_equal(virtio_in_flight(s->vb->vd), 0);
+	memset(s->vb->ram + a, 0x55, 64);
+	chardev_ring_input(sbed_chr(s, "p"), "typed", 5);
+	vbed_run(s->vb);
+	assert_int_equal(s->vb->ram[a], 0x55); /* memory is the guest's again */
+	assert_string_equal(sbed_host(s, "p"), "0123");
+	sbed_start(s, VBED_ALL, 6);
+	sbed_send(s, 0, VIRTIO_CONSOLE_DEVICE_READY, 1);
+	sbed_send(s, 1, VIRTIO_CONSOLE_PORT_READY, 1);
+	assert_told(s, "add 1 1");
+	assert_told(s, "name 1 1 name");
+	assert_told(s, "open 1 1");
+	sbed_send(s, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	assert_string_equal(take(s, 64), "typed"); /* input waited */
+	sbed_out(s, OUT, "new", 3);
+	assert_string_equal(sbed_host(s, "p"), "new");
+	machine_devs_reset(&s->b->md, RESET_WARM);
+	assert_int_equal(vbed_status(s->vb), 0);
+	sbed_free(s);
+}
+
+static void busy_chardev(void **state)
+{
+	struct sbed *s = sbed_new("31");
+	struct err e = { 0 };
+
+	sbed_port(s, PORT, "p", NULL, -1, 10);
+	{
+		struct dev *d = dev_new(&s->b->md, PORT, "q", &e);
+
+		dev_set_backend(d, "bus", s->serial);
+		dev_set_backend(d, "chardev", sbed_chr(s, "p"));
+		assert_int_equal(dev_realize(d, &e), -EBUSY);
+		dev_free(d);
+	}
+	chardev_write_all(sbed_chr(s, "p"), (const uint8_t *)"x", 1);
+	sbed_port(s, PORT, "r", NULL, 2, 10); /* the number was given back */
+	sbed_free(s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(input),          cmocka_unit_test(input_pieces),
+		cmocka_unit_test(output),         cmocka_unit_test(output_closed),
+		cmocka_unit_test(output_changed), cmocka_unit_test(reset),
+		cmocka_unit_test(busy_chardev),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
