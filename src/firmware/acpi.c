@@ -3,7 +3,8 @@
  *
  * Modelled: fixed power management hardware (PM1a, PM timer, GPE0, SMI_CMD hand-over, power button
  * as a fixed feature), reset register, processors, the IOAPIC with the PC's overrides (IRQ 0 on
- * input 2, the SCI level-triggered), S5, COM ports, RTC and keyboard with their resources.
+ * input 2, the SCI level-triggered), S5, COM ports, RTC, keyboard and virtio-mmio with their
+ * resources.
  * Hardware-reduced: sleep and reset registers only; a stock Debian kernel powers off with either.
  * PCI is in acpi_pci.c.
  * Not modelled: S3, processor objects and hot-plug, SRAT.
@@ -150,6 +151,31 @@ static void acpi_com(struct aml *a, const struct board *b, unsigned n)
 	aml_end(a);
 }
 
+/* A virtio-mmio transport: registers and a shared level-triggered interrupt. */
+static void acpi_virtio_mmio(struct aml *a, const struct board *b, unsigned n)
+{
+	uint32_t base = (uint32_t)b->virtio_mmio[n].base, len = TABLES_VIRTIO_MMIO_LEN;
+	char name[5] = { 'V', 'M', (char)('A' + n / 16), 0, 0 };
+	uint8_t res[12 + 9 + 2] = { 0 };
+
+	name[3] = "0123456789ABCDEF"[n % 16];
+	/* 32-bit fixed memory [ACPI 6.4.3.4], extended interrupt [ACPI 6.4.3.6], end tag */
+	memcpy(res, "\x86\x09\x00\x01", 4);
+	memcpy(res + 4, &base, 4);
+	memcpy(res + 8, &len, 4);
+	memcpy(res + 12, "\x89\x06\x00\x09\x01", 5); /* consumer, level, high, shared; one */
+	memcpy(res + 17, &b->virtio_mmio[n].gsi, 4);
+	res[21] = 0x79;
+	aml_device(a, name);
+	aml_name(a, "_HID");
+	aml_string(a, "LNRO0005");
+	aml_name(a, "_UID");
+	aml_int(a, n);
+	aml_name(a, "_CRS");
+	aml_buffer(a, res, sizeof(res));
+	aml_end(a);
+}
+
 static size_t acpi_dsdt(const struct board *b, uint8_t *buf, size_t cap)
 {
 	static const struct aml_io rtc_io = { 0x70, 2 };
@@ -166,6 +192,8 @@ static size_t acpi_dsdt(const struct board *b, uint8_t *buf, size_t cap)
 		acpi_pci_device(&a, &b->pci);
 	for (unsigned n = 0; n < b->serials; n++)
 		acpi_com(&a, b, n);
+	for (unsigned n = 0; n < b->virtio_mmios; n++)
+		acpi_virtio_mmio(&a, b, n);
 	if (b->rtc) {
 		aml_device(&a, "RTC");
 		aml_name(&a, "_HID");

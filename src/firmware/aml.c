@@ -162,6 +162,12 @@ void aml_int(struct aml *a, uint64_t v)
 	aml_put(a, &v, form[i].bytes);
 }
 
+void aml_string(struct aml *a, const char *s)
+{
+	aml_byte(a, 0x0d); /* StringPrefix */
+	aml_put(a, s, strlen(s) + 1);
+}
+
 static unsigned aml_hex(char c)
 {
 	return (unsigned)(c <= '9' ? c - '0' : c - 'A' + 10) & 15;

@@ -31,6 +31,7 @@ void aml_end(struct aml *a);
 /* Name (name, ...): the object follows. */
 void aml_name(struct aml *a, const char *name);
 void aml_int(struct aml *a, uint64_t v);
+void aml_string(struct aml *a, const char *s);
 /* A plug-and-play identifier such as "PNP0501" in its packed form. */
 void aml_eisaid(struct aml *a, const char *id);
 

@@ -13,6 +13,8 @@
 enum {
 	TABLES_CPUS = 256,
 	TABLES_SERIALS = 4,
+	TABLES_VIRTIO_MMIO = 64,
+	TABLES_VIRTIO_MMIO_LEN = 0x200,
 	TABLES_IOAPIC = 0xfec00000u,
 	TABLES_LAPIC = 0xfee00000u
 };
@@ -44,6 +46,11 @@ struct board {
 	uint16_t reset_port; /* 0: none */
 	uint8_t reset_value;
 	struct board_pci pci;
+	struct {
+		uint64_t base;
+		uint32_t gsi; /* level-triggered, active high, shared */
+	} virtio_mmio[TABLES_VIRTIO_MMIO];
+	unsigned virtio_mmios;
 };
 
 /* RSDP, XSDT, FADT, FACS, MADT and DSDT at PLACE_TABLES. *rsdp is where the RSDP went. */

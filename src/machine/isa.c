@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "firmware/kernel.h"
@@ -117,9 +118,32 @@ int isa_build(struct machine *m, struct err *e)
 	return 0;
 }
 
+/* The kernel command line; without ACPI it is where virtio-mmio is announced. *made is to be freed.
+ */
+static const char *isa_cmdline(struct machine *m, char **made)
+{
+	const struct board *b = &m->board;
+	size_t len;
+	FILE *f;
+
+	*made = NULL;
+	if (m->cfg->acpi || !b->virtio_mmios)
+		return m->cfg->append;
+	f = open_memstream(made, &len);
+	if (!f)
+		return m->cfg->append;
+	fputs(m->cfg->append, f);
+	for (unsigned i = 0; i < b->virtio_mmios; i++)
+		fprintf(f, " virtio_mmio.device=%d@%#llx:%u", TABLES_VIRTIO_MMIO_LEN,
+			(unsigned long long)b->virtio_mmio[i].base, b->virtio_mmio[i].gsi);
+	fclose(f);
+	return *made;
+}
+
 int isa_boot(struct machine *m, struct boot_state *bs, struct err *e)
 {
-	struct boot_input in = { .initrd = m->cfg->initrd, .cmdline = m->cfg->append };
+	struct boot_input in = { .initrd = m->cfg->initrd };
+	char *made;
 	uint64_t high = m->cfg->ram > 0xc0000000ull ? m->cfg->ram - 0xc0000000ull : 0;
 	struct place p;
 	struct image k;
@@ -136,8 +160,10 @@ int isa_boot(struct machine *m, struct boot_state *bs, struct err *e)
 		r = mptable_build(&p, &m->board, e);
 	if (r == 0 && m->cfg->acpi)
 		r = acpi_build(&p, &m->board, &in.rsdp, e);
+	in.cmdline = isa_cmdline(m, &made);
 	if (r == 0)
 		r = kernel_load(&p, &k, &in, bs, e);
+	free(made);
 	image_close(&k);
 	for (unsigned i = 0; i < p.nclaims; i++)
 		gmem_written(m->mem, p.claim[i].base, p.claim[i].size);

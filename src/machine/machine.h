@@ -47,6 +47,8 @@ struct board_ops {
 	int (*build)(struct machine *m, struct err *e);
 	/* After a reset and before the first run: tables and kernel; the boot vCPU's state. */
 	int (*boot)(struct machine *m, struct boot_state *bs, struct err *e);
+	/* Give a virtio-mmio device (not realized yet) its place; NULL: there are no such. */
+	int (*mmio_slot)(struct machine *m, struct dev *d, struct err *e);
 };
 
 struct machine {
@@ -123,9 +125,6 @@ int machine_netdevs(struct machine *m, struct err *e) must_check;
 /* The cards of -nic; and, when all devices are made, a warning about netdevs that nobody has. */
 int machine_nics(struct machine *m, struct err *e) must_check;
 void machine_net_check(const struct machine *m);
-
-/* For boards: what -nic and -device ask for, after their own. */
-int machine_devices(struct machine *m, struct err *e) must_check;
 
 /* The board of a -machine name, or NULL with e filled; i: the list, NULL at the end. */
 const struct board_ops *machine_board(const char *name, struct err *e);

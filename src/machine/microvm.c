@@ -3,14 +3,20 @@
  *
  * The devices of isa.h, and what -device adds.
  *
+ * Virtio-mmio slots are made with each virtio-...-device, from FEB00000h on, 200h each: there are
+ * no empty ones. They share IOAPIC inputs 16 to 23, level-triggered; with acpi=off ISA interrupts.
+ *
  * Differences from QEMU's microvm: a real power-off through ACPI's fixed hardware instead of none,
- * and no PCI, no virtio-mmio yet.
+ * no PCI, and no fixed number of slots.
  * Threads: the machine's.
  */
 #include <errno.h>
 
 #include "hw/isa/acpi_pm.h"
+#include "machine/device.h"
 #include "machine/isa.h"
+
+#define MICROVM_MMIO 0xfeb00000ull
 
 /*
  * Nobody answers at the PCI configuration ports, but a dword written to CF8h must not be cut up, or
@@ -29,6 +35,24 @@ static int microvm_no_pci(struct machine *m, struct err *e)
 	return bus_claim_region(m->bus, &r, e);
 }
 
+static int microvm_slot(struct machine *m, struct dev *d, struct err *e)
+{
+	/* Without ACPI nothing tells the guest of inputs above 15; these ISA interrupts are free.
+	 */
+	static const uint8_t isa[] = { 5, 6, 7, 10, 11, 14, 15 };
+	struct board *b = &m->board;
+	unsigned n = b->virtio_mmios;
+
+	if (n == TABLES_VIRTIO_MMIO)
+		return err_set(e, ENOSPC, "machine microvm has %u virtio-mmio slots", n);
+	b->virtio_mmio[n].base = MICROVM_MMIO + n * (uint64_t)TABLES_VIRTIO_MMIO_LEN;
+	b->virtio_mmio[n].gsi = m->cfg->acpi ? 16 + n % 8 : isa[n % ARRAY_SIZE(isa)];
+	dev_set_u64(d, "addr", b->virtio_mmio[n].base);
+	dev_set_u64(d, "irq", b->virtio_mmio[n].gsi);
+	b->virtio_mmios++;
+	return 0;
+}
+
 static int microvm_build(struct machine *m, struct err *e)
 {
 	int r;
@@ -40,7 +64,7 @@ static int microvm_build(struct machine *m, struct err *e)
 		r = microvm_no_pci(m, e);
 	if (r == 0 && m->cfg->acpi)
 		r = isa_pm(m, ACPI_PM_BASE, NULL, e);
-	return r < 0 ? r : machine_devices(m, e);
+	return r < 0 ? r : device_add_all(m, e);
 }
 
 const struct board_ops microvm_board = {
@@ -49,4 +73,5 @@ const struct board_ops microvm_board = {
 	.nic = "virtio-net-device",
 	.build = microvm_build,
 	.boot = isa_boot,
+	.mmio_slot = microvm_slot,
 };

@@ -25,6 +25,7 @@
 #include "hw/pci/assign.h"
 #include "hw/pci/piix.h"
 #include "hw/registry.h"
+#include "machine/device.h"
 #include "machine/isa.h"
 
 #define PC_MEM_FIRST  0xc0000000ull
@@ -86,7 +87,7 @@ static int pc_build(struct machine *m, struct err *e)
 			return -EINVAL;
 		piix4_pm_attach(bridge, pm);
 	}
-	return r < 0 ? r : machine_devices(m, e);
+	return r < 0 ? r : device_add_all(m, e);
 }
 
 /* The interrupts that PCI uses are level-triggered at the PIC [440FX 4.3, EISA ELCR]. */

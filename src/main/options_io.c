@@ -7,12 +7,13 @@
 
 #include "core/nearest.h"
 #include "hw/registry.h"
+#include "machine/device.h"
 #include "main/keyval.h"
 #include "main/options.h"
 
 int options_device(struct options *o, const char *arg, struct err *e)
 {
-	const struct dev_class *cls;
+	struct device_name dn;
 	char name[64];
 	size_t n = strcspn(arg, ",");
 
@@ -22,18 +23,19 @@ int options_device(struct options *o, const char *arg, struct err *e)
 		return 0;
 	}
 	snprintf(name, sizeof(name), "%.*s", (int)n, arg);
-	cls = hw_class(name, e);
-	if (!cls)
+	if (device_name(name, &dn, e) < 0)
 		return err_prefix(e, "-device");
 	if (!strcmp(arg + n, ",help") || !strcmp(arg + n, ",?")) {
-		dev_help(cls, o->out);
+		dev_help(dn.cls, o->out);
+		if (dn.transport)
+			dev_help(dn.transport, o->out);
 		o->done = true;
 		return 0;
 	}
 	if (o->cfg.ndevices == CONFIG_DEVICES)
 		return err_set(e, E2BIG, "-device: more than %d", CONFIG_DEVICES);
 	o->cfg.device[o->cfg.ndevices++] = arg;
-	o->wants_pci |= cls->bus && !strcmp(cls->bus, "PCI");
+	o->wants_pci |= device_wants_pci(&dn);
 	return 0;
 }
 
