@@ -14,7 +14,8 @@
 
 enum {
 	CONFIG_SERIALS = 4,
-	CONFIG_DEVICES = 32,
+	CONFIG_DEVICES = 64,
+	CONFIG_OBJECTS = 64,
 	CONFIG_CHARDEVS = 64,
 	CONFIG_NETDEVS = 8,
 	CONFIG_NICS = 8,
@@ -48,6 +49,14 @@ struct dump_config {
 	uint32_t maxlen;
 };
 
+/* -object, but for the kinds that have a list of their own */
+enum object_config_kind { OBJECT_IOTHREAD, OBJECT_RNG_BUILTIN, OBJECT_RNG_RANDOM };
+struct object_config {
+	enum object_config_kind kind;
+	char *id;
+	char *file; /* rng-random; else NULL */
+};
+
 struct machine_config {
 	uint64_t ram; /* bytes, a multiple of 4096 */
 	struct gmem_opts ram_opts;
@@ -77,6 +86,8 @@ struct machine_config {
 	unsigned nchardevs;
 	const char *device[CONFIG_DEVICES]; /* "NAME[,prop=value]..." */
 	unsigned ndevices;
+	struct object_config object[CONFIG_OBJECTS];
+	unsigned nobjects;
 
 	struct netdev_opts netdev[CONFIG_NETDEVS];
 	unsigned nnetdevs;

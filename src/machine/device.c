@@ -18,9 +18,7 @@ enum { DEVICE_PROPS = 64 };
 /* NAME[,prop[=value]]...: taken apart in place. */
 struct device_text {
 	char *copy, *name, *id;
-	struct {
-		char *name, *value;
-	} prop[DEVICE_PROPS];
+	struct device_prop prop[DEVICE_PROPS];
 	unsigned n;
 };
 
@@ -135,24 +133,22 @@ static int device_place(struct machine *m, struct dev *transport, struct err *e)
 	return m->ops->mmio_slot(m, transport, e);
 }
 
-int device_add(struct machine *m, const char *text, struct err *e)
+int device_make(struct machine *m, const char *name, const char *id,
+		const struct device_prop *props, unsigned n, struct err *e)
 {
 	struct dev *d = NULL, *transport = NULL;
-	struct device_text t = { 0 };
-	struct device_name name = { 0 };
-	int r = device_parse(&t, text, e);
+	struct device_name dn = { 0 };
+	int r = device_name(name, &dn, e);
 
-	if (r == 0)
-		r = device_name(t.name, &name, e);
 	if (r == 0) {
-		d = dev_new(&m->devs, name.cls, t.id, e);
-		r = d ? device_transport(m, &name, d, &transport, e) : -EINVAL;
+		d = dev_new(&m->devs, dn.cls, id, e);
+		r = d ? device_transport(m, &dn, d, &transport, e) : -EINVAL;
 	}
-	for (unsigned i = 0; i < t.n && r == 0; i++) {
-		bool below = transport && !dev_class_has_prop(name.cls, t.prop[i].name) &&
-			     dev_class_has_prop(transport->cls, t.prop[i].name);
+	for (unsigned i = 0; i < n && r == 0; i++) {
+		bool below = transport && !dev_class_has_prop(dn.cls, props[i].name) &&
+			     dev_class_has_prop(transport->cls, props[i].name);
 
-		r = dev_set_prop(below ? transport : d, t.prop[i].name, t.prop[i].value, e);
+		r = dev_set_prop(below ? transport : d, props[i].name, props[i].value, e);
 	}
 	if (r == 0)
 		r = dev_realize(d, e);
@@ -161,6 +157,16 @@ int device_add(struct machine *m, const char *text, struct err *e)
 		if (r == 0)
 			r = dev_realize(transport, e);
 	}
+	return r;
+}
+
+int device_add(struct machine *m, const char *text, struct err *e)
+{
+	struct device_text t = { 0 };
+	int r = device_parse(&t, text, e);
+
+	if (r == 0)
+		r = device_make(m, t.name, t.id, t.prop, t.n, e);
 	free(t.copy);
 	return r < 0 ? err_prefix(e, "-device %s", text) : 0;
 }

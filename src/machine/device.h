@@ -25,10 +25,17 @@ int device_name(const char *name, struct device_name *out, struct err *e) must_c
 bool device_wants_pci(const struct device_name *n);
 
 /*
- * NAME[,prop=value]...: make the device, and the transport of a virtio device. Properties go to
- * whichever of the two has them. Also for options that make devices (-drive, -nic). On failure the
+ * Make a device by its name, and the transport of a virtio device. Properties go to whichever of
+ * the two has them. id NULL: made up. For options that make devices (-drive, -nic). On failure the
  * machine keeps what was made so far, for machine_free.
  */
+struct device_prop {
+	const char *name, *value;
+};
+int device_make(struct machine *m, const char *name, const char *id,
+		const struct device_prop *props, unsigned n, struct err *e) must_check;
+
+/* The same by the text NAME[,prop=value]... */
 int device_add(struct machine *m, const char *text, struct err *e) must_check;
 
 /* For boards: what -nic and -device ask for, after their own. */

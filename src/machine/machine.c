@@ -186,7 +186,9 @@ static void *machine_backend_find(void *opaque, const char *type, const char *id
 
 	if (!strcmp(type, "netdev"))
 		return netdevs_find(&m->netdevs, id);
-	return strcmp(type, "chardev") ? NULL : chardev_port(chardevs_find(&m->chardevs, id));
+	if (!strcmp(type, "chardev"))
+		return chardev_port(chardevs_find(&m->chardevs, id));
+	return machine_object_find(m, type, id);
 }
 
 static void machine_mux_quit(void *opaque)
@@ -307,6 +309,8 @@ static int machine_build(struct machine *m, struct err *e)
 	if (r == 0)
 		r = machine_engine(m, e);
 	if (r == 0)
+		r = machine_objects(m, e);
+	if (r == 0)
 		r = machine_chardevs(m, e);
 	if (r == 0)
 		r = machine_netdevs(m, e);
@@ -342,16 +346,25 @@ int machine_new(const struct machine_config *cfg, const struct board_ops *ops, s
 	return 0;
 }
 
+static bool machine_parked(struct machine *m)
+{
+	bool all;
+
+	pthread_mutex_lock(&m->park_mutex);
+	all = m->parked >= m->nvcpus;
+	pthread_mutex_unlock(&m->park_mutex);
+	return all;
+}
+
 void machine_stop_vcpus(struct machine *m)
 {
 	m->stop = true;
 	for (unsigned i = 0; i < m->nvcpus; i++)
 		if (m->vcpu[i].started)
 			libkvm_vcpu_kick(m->vcpu[i].kvm);
-	pthread_mutex_lock(&m->park_mutex);
-	while (m->parked < m->nvcpus)
-		pthread_cond_wait(&m->park_cond, &m->park_mutex);
-	pthread_mutex_unlock(&m->park_mutex);
+	/* Served meanwhile: a vCPU may wait for the I/O of a device that it resets. */
+	while (!machine_parked(m))
+		loop_step(m->loop, true);
 	m->stop = false;
 }
 
@@ -396,7 +409,7 @@ static void machine_pause(struct machine *m)
 	bus_lock(m->bus);
 	machine_devs_pause(&m->devs);
 	clock_stop(&m->clock);
-	loop_clock_changed(m->loop);
+	machine_clock_changed(m);
 	m->state = MACHINE_PAUSED;
 	bus_unlock(m->bus);
 }
@@ -405,7 +418,7 @@ static void machine_resume(struct machine *m)
 {
 	bus_lock(m->bus);
 	clock_start(&m->clock);
-	loop_clock_changed(m->loop);
+	machine_clock_changed(m);
 	machine_devs_resume(&m->devs);
 	m->state = MACHINE_RUNNING;
 	bus_unlock(m->bus);
@@ -504,6 +517,7 @@ void machine_free(struct machine *m)
 	chardevs_free(&m->chardevs);
 	if (m->bus)
 		bus_unlock(m->bus);
+	machine_objects_free(m);
 	if (m->slots.add)
 		gmem_unlisten(m->mem, &m->slots);
 	if (m->vm)

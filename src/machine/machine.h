@@ -26,7 +26,9 @@
 #include "backend/char/chardev.h"
 #include "backend/char/term.h"
 #include "backend/net/netdev.h"
+#include "backend/rng/rng.h"
 #include "core/dev.h"
+#include "core/iothread.h"
 #include "firmware/kernel.h"
 #include "firmware/tables.h"
 #include "machine/config.h"
@@ -51,6 +53,12 @@ struct board_ops {
 	int (*mmio_slot)(struct machine *m, struct dev *d, struct err *e);
 };
 
+struct machine_object {
+	const struct object_config *cfg;
+	struct iothread *iothread; /* by kind, one of these */
+	struct rng *rng;
+};
+
 struct machine {
 	const struct machine_config *cfg;
 	const struct board_ops *ops;
@@ -66,6 +74,8 @@ struct machine {
 	struct machine_devs devs;
 	struct chardevs chardevs;
 	struct netdevs netdevs;
+	struct machine_object object[CONFIG_OBJECTS];
+	unsigned nobjects;
 	struct term *term; /* main's; may be NULL */
 	struct board board;
 	struct dev *pm; /* power management, NULL: none (acpi=off) */
@@ -102,7 +112,7 @@ void machine_free(struct machine *m);
 /* The translator's counters to standard error. The vCPUs are parked, see REQ_INFO. */
 void machine_print_jit(struct machine *m);
 
-/* All vCPUs parked when it returns; the device lock must not be held. */
+/* All vCPUs parked when it returns; the loop is served meanwhile. Without the device lock. */
 void machine_stop_vcpus(struct machine *m);
 void machine_start_vcpus(struct machine *m);
 
@@ -115,6 +125,14 @@ int machine_reset(struct machine *m, enum reset_kind kind, struct err *e) must_c
  * on failure.
  */
 struct chardev *machine_chardev(struct machine *m, const char *id, const char *text, struct err *e);
+
+/* What -object made: made before all that uses it, found by id, freed after the devices. */
+int machine_objects(struct machine *m, struct err *e) must_check;
+void machine_objects_free(struct machine *m);
+void *machine_object_find(struct machine *m, const char *type, const char *id);
+
+/* The machine's clock stopped or started: tell its loops. */
+void machine_clock_changed(struct machine *m);
 
 /* What devices ask of the engine; opaque is the machine (events.c). */
 extern const struct event_ops machine_events;

@@ -6,7 +6,7 @@
 #include "backend/net/dump.h"
 #include "backend/net/kinds.h"
 #include "base/log.h"
-#include "hw/registry.h"
+#include "machine/device.h"
 #include "machine/machine.h"
 
 /* A chardev for guestfwd; it belongs to the machine. */
@@ -76,19 +76,15 @@ int machine_nics(struct machine *m, struct err *e)
 	for (unsigned i = 0; i < m->cfg->nnics; i++) {
 		const struct nic_config *n = &m->cfg->nic[i];
 		const char *model = n->model && strcmp(n->model, "virtio") ? n->model : virtio;
-		const struct dev_class *cls = hw_class(model, e);
-		struct dev *d = NULL;
+		struct device_prop p[2];
+		unsigned np = 0;
 		int r;
 
-		if (cls)
-			d = dev_new(&m->devs, cls, n->id, e);
-		r = d ? 0 : -EINVAL;
-		if (r == 0 && n->mac)
-			r = dev_set_prop(d, "mac", n->mac, e);
-		if (r == 0 && n->netdev)
-			r = dev_set_prop(d, "netdev", n->netdev, e);
-		if (r == 0)
-			r = dev_realize(d, e);
+		if (n->mac)
+			p[np++] = (struct device_prop){ "mac", n->mac };
+		if (n->netdev)
+			p[np++] = (struct device_prop){ "netdev", n->netdev };
+		r = device_make(m, model, n->id, p, np, e);
 		if (r)
 			return err_prefix(e, "-nic model=%s", model);
 	}

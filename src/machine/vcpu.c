@@ -179,6 +179,7 @@ static bool vcpu_park(struct vcpu *v)
 	seen = m->go;
 	m->parked++;
 	pthread_cond_broadcast(&m->park_cond);
+	loop_notify(m->loop);
 	while (!m->quit && m->go == seen)
 		pthread_cond_wait(&m->park_cond, &m->park_mutex);
 	quit = m->quit;

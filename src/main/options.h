@@ -71,6 +71,8 @@ int options_nic(struct options *o, const char *arg, struct err *e);
 int options_net(struct options *o, const char *arg, struct err *e);
 int options_net_defaults(struct options *o, struct err *e); /* all options are read */
 int options_filter_dump(struct options *o, struct keyval *k, struct err *e);
+/* options_object.c: */
+int options_object(struct options *o, const char *arg, struct err *e);
 /* options_log.c: */
 int options_d(struct options *o, const char *arg, struct err *e);
 int options_dfilter(struct options *o, const char *arg, struct err *e);
