@@ -22,17 +22,19 @@
 static struct term main_term;
 static int main_signal_fd = -1;
 static volatile sig_atomic_t main_signal_end; /* one of those that end */
-static volatile sig_atomic_t main_signal_button;
+static volatile sig_atomic_t main_signal_button, main_signal_info, main_signal_size;
 
 static void main_on_request(int sig)
 {
 	int saved = errno;
 	uint64_t one = 1;
 
-	if (sig == SIGUSR2)
-		main_signal_button = 1;
-	else if (sig != SIGUSR1)
-		main_signal_end = 1;
+	switch (sig) {
+	case SIGUSR1: main_signal_info = 1; break;
+	case SIGUSR2: main_signal_button = 1; break;
+	case SIGWINCH: main_signal_size = 1; break;
+	default: main_signal_end = 1; break;
+	}
 	(void)!write(main_signal_fd, &one, sizeof(one));
 	errno = saved;
 }
@@ -75,7 +77,7 @@ static int main_signals(struct err *e)
 	static const int end[] = { SIGINT, SIGTERM, SIGHUP };
 	static const int crash[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT };
 	static const int stop[] = { SIGTSTP }, cont[] = { SIGCONT }, ignore[] = { SIGPIPE };
-	static const int info[] = { SIGUSR1, SIGUSR2 };
+	static const int info[] = { SIGUSR1, SIGUSR2, SIGWINCH };
 
 	main_signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (main_signal_fd < 0)
@@ -97,13 +99,17 @@ static void main_signal_ready(void *opaque, unsigned ready)
 	uint64_t n;
 
 	(void)!read(main_signal_fd, &n, sizeof(n));
+	if (main_signal_size) {
+		main_signal_size = 0;
+		chardevs_look_size(&m->chardevs);
+	}
 	if (main_signal_end)
 		machine_request(&m->run, REQ_EXIT_STATUS(0, "signal"));
 	else if (main_signal_button)
 		machine_request(&m->run, REQ_OF(REQ_BUTTON, "signal"));
-	else
+	else if (main_signal_info)
 		machine_request(&m->run, REQ_OF(REQ_INFO, "signal"));
-	main_signal_button = 0;
+	main_signal_button = main_signal_info = 0;
 }
 
 static void main_restore(void)

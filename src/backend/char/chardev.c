@@ -228,6 +228,13 @@ void chardevs_free(struct chardevs *cs)
 	}
 }
 
+void chardevs_look_size(struct chardevs *cs)
+{
+	for (struct chardev *c = cs->first; c; c = c->next)
+		if (c->ops->look_size)
+			c->ops->look_size(c);
+}
+
 int chardevs_wait(struct chardevs *cs, const bool *stop, void (*waiting)(struct chardev *c),
 		  struct err *e)
 {

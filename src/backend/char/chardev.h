@@ -83,6 +83,8 @@ struct chardev_ops {
 	/* A real serial line below. May be NULL. */
 	void (*set_line)(struct chardev *c, const struct chardev_line *line);
 	void (*send_break)(struct chardev *c, bool on);
+	/* Ask the terminal for its size, chardev_set_size. May be NULL. */
+	void (*look_size)(struct chardev *c);
 };
 
 struct chardev {
@@ -160,7 +162,8 @@ struct chardevs {
 };
 int chardevs_add(struct chardevs *cs, struct chardev *c, struct err *e) must_check; /* takes it */
 struct chardev *chardevs_find(const struct chardevs *cs, const char *id);
-void chardevs_free(struct chardevs *cs); /* all of them */
+void chardevs_free(struct chardevs *cs);      /* all of them */
+void chardevs_look_size(struct chardevs *cs); /* SIGWINCH came; in the loop */
 
 /*
  * Serve the loop until all of them are fit to start the machine (a server with wait=on has a peer,

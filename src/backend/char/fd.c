@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "backend/char/chardev.h"
@@ -17,6 +18,7 @@ struct fd_chardev {
 	struct chardev c;
 	struct loop_fd in; /* in.fd -1: no input, or at its end */
 	struct writer *out;
+	bool stdio;
 	struct term *term; /* raw until we are freed; NULL: none */
 	int own_fd[2];     /* closed when freed; -1: none */
 };
@@ -79,6 +81,15 @@ static void fd_take_keys(struct chardev *c)
 		(void)!term_raw(f->term, false, false, NULL); /* worked when we were made */
 }
 
+static void fd_look_size(struct chardev *c)
+{
+	struct fd_chardev *f = container_of(c, struct fd_chardev, c);
+	struct winsize w;
+
+	if (f->stdio && !ioctl(STDOUT_FILENO, TIOCGWINSZ, &w))
+		chardev_set_size(c, w.ws_col, w.ws_row);
+}
+
 static void fd_free(struct chardev *c)
 {
 	struct fd_chardev *f = container_of(c, struct fd_chardev, c);
@@ -101,6 +112,7 @@ static const struct chardev_ops fd_ops = {
 	.take_keys = fd_take_keys,
 	.flush = fd_flush,
 	.free = fd_free,
+	.look_size = fd_look_size,
 };
 
 struct chardev *chardev_fd_new(struct loop *l, const char *id, int in_fd, int out_fd, struct err *e)
@@ -163,7 +175,11 @@ struct chardev *chardev_stdio_new(struct loop *l, const char *id, struct term *t
 	int in = fcntl(STDIN_FILENO, F_GETFD) < 0 ? -1 : STDIN_FILENO;
 	struct chardev *c = chardev_fd_new(l, id, in, STDOUT_FILENO, e);
 
-	if (!c || !term)
+	if (!c)
+		return NULL;
+	container_of(c, struct fd_chardev, c)->stdio = true;
+	fd_look_size(c);
+	if (!term)
 		return c;
 	if (term_raw(term, keep_isig, false, e)) {
 		chardev_free(c);

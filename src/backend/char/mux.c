@@ -233,6 +233,14 @@ static void mux_send_break(struct chardev *c, bool on)
 	chardev_send_break(mux_of(c)->below, on);
 }
 
+static void mux_look_size(struct chardev *c)
+{
+	struct chardev *below = mux_of(c)->below;
+
+	if (below->ops->look_size)
+		below->ops->look_size(below);
+}
+
 static void mux_free(struct chardev *c)
 {
 	struct mux *m = mux_of(c);
@@ -262,6 +270,7 @@ static const struct chardev_ops mux_ops = {
 	.port = mux_port,
 	.set_line = mux_set_line,
 	.send_break = mux_send_break,
+	.look_size = mux_look_size,
 };
 
 /* Ports are handed out before their frontends attach, so each goes out once; then those left. */
