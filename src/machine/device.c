@@ -133,17 +133,36 @@ static int device_place(struct machine *m, struct dev *transport, struct err *e)
 	return m->ops->mmio_slot(m, transport, e);
 }
 
+/* The device it is plugged into, made before it if there is none; *bus stays NULL if it says so. */
+static int device_bus(struct machine *m, const struct dev_class *cls,
+		      const struct device_prop *props, unsigned n, struct vserial **bus,
+		      struct err *e)
+{
+	if (!cls->bus || strcmp(cls->bus, "virtio-serial"))
+		return 0;
+	for (unsigned i = 0; i < n; i++)
+		if (!strcmp(props[i].name, "bus"))
+			return 0;
+	*bus = machine_vserial_for(m, cls, e);
+	return *bus ? 0 : -ENODEV;
+}
+
 int device_make(struct machine *m, const char *name, const char *id,
 		const struct device_prop *props, unsigned n, struct err *e)
 {
 	struct dev *d = NULL, *transport = NULL;
 	struct device_name dn = { 0 };
+	struct vserial *bus = NULL;
 	int r = device_name(name, &dn, e);
 
+	if (r == 0)
+		r = device_bus(m, dn.cls, props, n, &bus, e);
 	if (r == 0) {
 		d = dev_new(&m->devs, dn.cls, id, e);
 		r = d ? device_transport(m, &dn, d, &transport, e) : -EINVAL;
 	}
+	if (bus && r == 0)
+		dev_set_backend(d, "bus", bus);
 	for (unsigned i = 0; i < n && r == 0; i++) {
 		bool below = transport && !dev_class_has_prop(dn.cls, props[i].name) &&
 			     dev_class_has_prop(transport->cls, props[i].name);

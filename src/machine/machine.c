@@ -188,6 +188,8 @@ static void *machine_backend_find(void *opaque, const char *type, const char *id
 		return netdevs_find(&m->netdevs, id);
 	if (!strcmp(type, "chardev"))
 		return chardev_port(chardevs_find(&m->chardevs, id));
+	if (!strcmp(type, "virtio-serial"))
+		return machine_vserial_find(m, id);
 	return machine_object_find(m, type, id);
 }
 

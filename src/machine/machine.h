@@ -38,6 +38,7 @@ enum { MACHINE_GSIS = 24 };
 enum machine_state { MACHINE_PAUSED, MACHINE_RUNNING, MACHINE_SHUTDOWN };
 
 struct vcpu;
+struct vserial;
 struct machine;
 struct irqchip_state;
 
@@ -143,6 +144,12 @@ int machine_netdevs(struct machine *m, struct err *e) must_check;
 /* The cards of -nic; and, when all devices are made, a warning about netdevs that nobody has. */
 int machine_nics(struct machine *m, struct err *e) must_check;
 void machine_net_check(const struct machine *m);
+
+/* The virtio-serial with this id (or "ID.0", its bus), or NULL. */
+struct vserial *machine_vserial_find(struct machine *m, const char *id);
+
+/* The first virtio-serial with room for such a port; a new one if there is none. NULL with e. */
+struct vserial *machine_vserial_for(struct machine *m, const struct dev_class *port, struct err *e);
 
 /* The board of a -machine name, or NULL with e filled; i: the list, NULL at the end. */
 const struct board_ops *machine_board(const char *name, struct err *e);
