@@ -6,11 +6,15 @@ nothing alarming in the kernel's log.
 Arguments: NAME=KERNEL...; environment as for ./run, KVASIR_BINARY required. Many boots in a row are
 boots.py's.
 """
+import hashlib
+import http.server
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 from bootlog import warnings
@@ -100,6 +104,45 @@ def interactive(name, kernel):
     t.ok(st == 0, f'{name}: poweroff ends with status 0', st)
 
 
+class Files(http.server.BaseHTTPRequestHandler):
+    data = bytes(i * 7 & 255 for i in range(251)) * 20000
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.data)
+
+    def log_message(self, *args):
+        pass
+
+
+def network(name, kernel):
+    """The network that ./run has by default: down, up, and none."""
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Files)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f'http://10.0.2.2:{server.server_port}/'
+    sink = socket.create_server(('127.0.0.1', 0))
+    posted = []
+
+    def take():
+        while True:
+            c, _ = sink.accept()
+            posted.append(b''.join(iter(lambda: c.recv(1 << 16), b'')))
+            c.close()
+    threading.Thread(target=take, daemon=True).start()
+    want = hashlib.md5(Files.data).hexdigest()
+    for board in 'microvm', 'pc':
+        posted.clear()
+        rc, out, err = run_exec(kernel, f'wget -q -O /tmp/f {url} && md5sum </tmp/f; '
+                                f'nc 10.0.2.2 {sink.getsockname()[1]} </tmp/f', '-M', board)
+        t.ok(rc == 0 and out.split()[:1] == [want.encode()],
+             f'{name}: {board}: wget from the host', f'{rc} {out} {err}')
+        t.ok(posted == [Files.data], f'{name}: {board}: and back', [len(p) for p in posted])
+    rc, out, err = run_exec(kernel, 'ls /sys/class/net', '-nic', 'none')
+    t.ok(out == b'lo\n', f'{name}: -nic none', f'{rc} {out} {err}')
+    server.shutdown()
+
+
 def details(name, kernel):
     rc, out, err = run_exec(kernel, 'i=0; while [ $i -lt 256 ]; do '
                             'printf "\\\\$(printf %03o $i)"; i=$((i + 1)); done; exit 42')
@@ -117,6 +160,7 @@ def details(name, kernel):
     t.ok(out.endswith(b'0 1 0 1 0 0 1 1 '), f'{name}: -smp 4,sockets=2,cores=2', f'{rc} {out} {err}')
     rc, out, err = run_exec(kernel, 'date -u +%Y-%m-%d', '-rtc', 'base=2031-05-06T07:08:09')
     t.ok(out == b'2031-05-06\n', f'{name}: -rtc base=', f'{rc} {out} {err}')
+    network(name, kernel)
     rc, out, err = run_exec(kernel, 'true', append='init=/none rdinit=/none')
     t.ok(rc == 125 and 'panic' in err, f'{name}: a panic is reported, not a hang',
          f'{rc} {out} {err}')

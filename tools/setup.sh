@@ -133,12 +133,19 @@ get_modules() {
 	rm -rf "$tmp"
 }
 
+# For the network card that a machine has by default, on both boards.
+net_drivers="virtio_mmio virtio_pci virtio_net"
+
 # add_modules NAME...: these drivers of $kernel into $initramfs.
 add_modules() {
 	local with
 
 	get_modules
 	with=$top/build/initramfs-${kernel##*/vmlinuz-}-$(printf '%s+' "$@").cpio
+	if [ "$with" -nt "$initramfs" ] && [ "$with" -nt "$top/tools/mkinitramfs" ]; then
+		initramfs=$with
+		return 0
+	fi
 	"$top/tools/mkinitramfs" modules "$with.$$" "$modules" "$@" || die "cannot add modules"
 	cat "$initramfs" "$with.$$" >"$with.$$.all"
 	rm "$with.$$"

@@ -45,7 +45,6 @@ struct irqchip_state;
 /* What distinguishes one board from another. */
 struct board_ops {
 	const char *name, *desc;
-	const char *nic; /* class of a network card when -nic names no model */
 	/* Devices, and what the tables say about them (m->board). */
 	int (*build)(struct machine *m, struct err *e);
 	/* After a reset and before the first run: tables and kernel; the boot vCPU's state. */

@@ -70,7 +70,6 @@ static int microvm_build(struct machine *m, struct err *e)
 const struct board_ops microvm_board = {
 	.name = "microvm",
 	.desc = "minimal machine for direct kernel boot",
-	.nic = "virtio-net-device",
 	.build = microvm_build,
 	.boot = isa_boot,
 	.mmio_slot = microvm_slot,

@@ -71,11 +71,10 @@ int machine_netdevs(struct machine *m, struct err *e)
 
 int machine_nics(struct machine *m, struct err *e)
 {
-	const char *virtio = m->ops->nic;
-
 	for (unsigned i = 0; i < m->cfg->nnics; i++) {
 		const struct nic_config *n = &m->cfg->nic[i];
-		const char *model = n->model && strcmp(n->model, "virtio") ? n->model : virtio;
+		const char *model =
+			n->model && strcmp(n->model, "virtio") ? n->model : "virtio-net";
 		struct device_prop p[2];
 		unsigned np = 0;
 		int r;
@@ -86,7 +85,7 @@ int machine_nics(struct machine *m, struct err *e)
 			p[np++] = (struct device_prop){ "netdev", n->netdev };
 		r = device_make(m, model, n->id, p, np, e);
 		if (r)
-			return err_prefix(e, "-nic model=%s", model);
+			return err_prefix(e, "-nic");
 	}
 	return 0;
 }

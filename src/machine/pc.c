@@ -136,7 +136,6 @@ static int pc_boot(struct machine *m, struct boot_state *bs, struct err *e)
 const struct board_ops pc_board = {
 	.name = "pc",
 	.desc = "PC with PCI (i440FX and PIIX)",
-	.nic = "virtio-net-pci",
 	.build = pc_build,
 	.boot = pc_boot,
 };

@@ -113,6 +113,9 @@ static int options_nic_add(struct options *o, struct keyval *k, const char *netd
 		return err_prefix(e, "%s", k->option);
 	if (o->cfg.nnics == CONFIG_NICS)
 		return err_set(e, E2BIG, "%s: more than %d network cards", k->option, CONFIG_NICS);
+	if ((id && strchr(id, ',')) || (model && strchr(model, ',')) ||
+	    (netdev && strchr(netdev, ',')))
+		return err_set(e, EINVAL, "%s: no comma in id, model or netdev", k->option);
 	if (mac && !(n.mac = options_keep(o, mac, e)))
 		r = -ENOMEM;
 	if (model && !(n.model = options_keep(o, model, e)))
@@ -219,8 +222,26 @@ int options_net(struct options *o, const char *arg, struct err *e)
 	return r;
 }
 
+/* Nobody said anything about networks: a card with user networking. */
+static int options_default_nic(struct options *o, struct err *e)
+{
+	bool pci = o->wants_pci;
+	int r;
+
+	if (o->nodefaults || o->net_given || o->cfg.nnetdevs || !netdev_has_user())
+		return 0;
+	for (unsigned i = 0; i < o->cfg.ndevices; i++)
+		if (!strncmp(o->cfg.device[i], "virtio-net", 10))
+			return 0;
+	r = options_nic(o, "user", e);
+	o->wants_pci = pci; /* what the board is otherwise has this card, too */
+	return r;
+}
+
 int options_net_defaults(struct options *o, struct err *e)
 {
+	if (options_default_nic(o, e) < 0)
+		return -EINVAL;
 	if (o->net_backend && !o->net_nic)
 		return err_set(e, EINVAL,
 			       "-net: a backend without a card; add -net nic, or give "
