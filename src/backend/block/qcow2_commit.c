@@ -92,13 +92,12 @@ static int commit_copy(struct qcow2 *s, struct commit *c, bool refcounts)
 	if (!c->early || !c->late || !c->bytes)
 		goto no_memory;
 
-	for (struct q2_slice *sl = s->rbc.lru.lru_next; n_rb && sl != &s->rbc.lru;
-	     sl = sl->lru_next) {
+	/* what is dirty was used lately: the lists are not walked to their ends */
+	for (struct q2_slice *sl = s->rbc.lru.lru_next; c->n_early < n_rb; sl = sl->lru_next) {
 		if (sl->dirty)
 			to = commit_take(&s->rbc, sl, &c->early[c->n_early++], to, META_REFBLOCK);
 	}
-	for (struct q2_slice *sl = s->l2c.lru.lru_next; n_l2 && sl != &s->l2c.lru;
-	     sl = sl->lru_next) {
+	for (struct q2_slice *sl = s->l2c.lru.lru_next; c->n_late < n_l2; sl = sl->lru_next) {
 		if (sl->dirty)
 			to = commit_take(&s->l2c, sl, &c->late[c->n_late++], to, META_L2);
 	}
