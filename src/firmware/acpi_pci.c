@@ -97,8 +97,27 @@ static void acpi_pci_prt(struct aml *a, const char *name, const struct board_pci
 	aml_end(a);
 }
 
+/* Systems use ECAM only where motherboard resources say that it is no place for anything else. */
+static void acpi_pci_reserve(struct aml *a, const struct board_pci *p)
+{
+	const uint32_t base = (uint32_t)p->ecam, size = 1 << 20;
+	uint8_t res[14] = { 0x86, 9, 0, 1 /* Memory32Fixed, writable */ };
+
+	memcpy(res + 4, &base, 4);
+	memcpy(res + 8, &size, 4);
+	res[12] = 0x79;
+	aml_device(a, "ECAM");
+	aml_name(a, "_HID");
+	aml_eisaid(a, "PNP0C02");
+	aml_name(a, "_CRS");
+	aml_buffer(a, res, sizeof(res));
+	aml_end(a);
+}
+
 void acpi_pci_device(struct aml *a, const struct board_pci *p)
 {
+	if (p->ecam)
+		acpi_pci_reserve(a, p);
 	aml_device(a, "PCI0");
 	aml_name(a, "_HID");
 	aml_eisaid(a, p->ecam ? "PNP0A08" : "PNP0A03");

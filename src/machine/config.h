@@ -75,6 +75,7 @@ struct machine_config {
 	/* -machine microvm,... */
 	bool acpi;       /* ACPI tables and power management; false: MP tables */
 	bool hw_reduced; /* ACPI in its hardware-reduced form */
+	bool pcie;       /* microvm: a PCI bus with ECAM */
 	bool i8042, rtc, isa_serial;
 
 	const char *kernel, *initrd;

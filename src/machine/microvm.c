@@ -6,17 +6,27 @@
  * Virtio-mmio slots are made with each virtio-...-device, from FEB00000h on, 200h each: there are
  * no empty ones. They share IOAPIC inputs 16 to 23, level-triggered; with acpi=off ISA interrupts.
  *
+ * pcie=on adds a PCI bus: configuration space (ECAM) at E0000000h, BARs from C0000000h on,
+ * interrupt lines at inputs 20 to 23. There are no I/O BARs, and only ACPI tells where it is.
+ *
  * Differences from QEMU's microvm: a real power-off through ACPI's fixed hardware instead of none,
- * no PCI, and no fixed number of slots.
+ * no fixed number of slots.
  * Threads: the machine's.
  */
 #include <errno.h>
 
 #include "hw/isa/acpi_pm.h"
+#include "hw/pci/assign.h"
+#include "hw/registry.h"
 #include "machine/device.h"
 #include "machine/isa.h"
 
-#define MICROVM_MMIO 0xfeb00000ull
+#define MICROVM_MMIO  0xfeb00000ull
+#define MICROVM_ECAM  0xe0000000ull
+#define MICROVM_MEM   0xc0000000ull
+#define MICROVM_MEM64 (256ull << 30) /* above any RAM that fits below it; 32 GiB */
+
+enum { MICROVM_INTX = 20 };
 
 /*
  * Nobody answers at the PCI configuration ports, but a dword written to CF8h must not be cut up, or
@@ -53,6 +63,33 @@ static int microvm_slot(struct machine *m, struct dev *d, struct err *e)
 	return 0;
 }
 
+static int microvm_pcie(struct machine *m, struct err *e)
+{
+	struct board_pci *b = &m->board.pci;
+	struct dev *d;
+
+	if (!m->cfg->acpi)
+		return err_set(e, EINVAL,
+			       "machine microvm: pcie=on needs acpi=on: only ACPI tells "
+			       "the guest where the bus is");
+	d = dev_new(&m->devs, &gpex_class, "pcie", e);
+	if (!d)
+		return -ENOMEM;
+	dev_set_u64(d, "base", MICROVM_ECAM);
+	dev_set_u64(d, "irq", MICROVM_INTX);
+	*b = (struct board_pci){ .present = true,
+				 .ecam = MICROVM_ECAM,
+				 .mem = { MICROVM_MEM, MICROVM_ECAM - 1 },
+				 .mem64 = { 1, 0 } };
+	if (m->cfg->ram <= MICROVM_MEM64 - MICROVM_MEM) {
+		b->mem64[0] = MICROVM_MEM64;
+		b->mem64[1] = MICROVM_MEM64 + (32ull << 30) - 1;
+	}
+	for (unsigned i = 0; i < 4; i++)
+		b->gsi[i] = (uint8_t)(MICROVM_INTX + i);
+	return dev_realize(d, e);
+}
+
 static int microvm_build(struct machine *m, struct err *e)
 {
 	int r;
@@ -64,13 +101,27 @@ static int microvm_build(struct machine *m, struct err *e)
 		r = microvm_no_pci(m, e);
 	if (r == 0 && m->cfg->acpi)
 		r = isa_pm(m, ACPI_PM_BASE, NULL, e);
+	if (r == 0 && m->cfg->pcie)
+		r = microvm_pcie(m, e);
 	return r < 0 ? r : device_add_all(m, e);
+}
+
+static int microvm_boot(struct machine *m, struct boot_state *bs, struct err *e)
+{
+	const struct board_pci *b = &m->board.pci;
+	const struct pci_windows w = { { 1, 0 },
+				       { b->mem[0], b->mem[1] },
+				       { b->mem64[0], b->mem64[1] } };
+	static const uint8_t none[4] = { 0xff, 0xff, 0xff, 0xff };
+	int r = b->present ? pci_assign(m->devs.pci, &w, none, e) : 0;
+
+	return r < 0 ? r : isa_boot(m, bs, e);
 }
 
 const struct board_ops microvm_board = {
 	.name = "microvm",
 	.desc = "minimal machine for direct kernel boot",
 	.build = microvm_build,
-	.boot = isa_boot,
+	.boot = microvm_boot,
 	.mmio_slot = microvm_slot,
 };

@@ -69,6 +69,9 @@ static int pc_build(struct machine *m, struct err *e)
 		return err_set(e, EINVAL,
 			       "machine pc boots only kernels yet: give -kernel FILE (there is no "
 			       "firmware to boot a disk by itself)");
+	if (m->cfg->pcie)
+		return err_set(e, EINVAL,
+			       "machine pc has conventional PCI: pcie=on is for microvm");
 	if (m->cfg->hw_reduced)
 		return err_set(e, EINVAL,
 			       "machine pc has ACPI's full hardware: hw-reduced=on is for microvm");

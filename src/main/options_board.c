@@ -284,6 +284,8 @@ static int options_machine_props(struct options *o, struct keyval *k, struct err
 	if (r == 0)
 		r = keyval_bool(k, "hw-reduced", &o->cfg.hw_reduced, e);
 	if (r == 0)
+		r = keyval_bool(k, "pcie", &o->cfg.pcie, e);
+	if (r == 0)
 		r = keyval_bool(k, "i8042", &o->cfg.i8042, e);
 	if (r == 0)
 		r = keyval_bool(k, "rtc", &o->cfg.rtc, e);
@@ -314,7 +316,8 @@ int options_machine(struct options *o, const char *arg, struct err *e)
 	static const char *const known[] = {
 		"type",       "acpi",  "hw-reduced",      "i8042",     "rtc",
 		"isa-serial", "accel", "dump-guest-core", "mem-merge", "graphics",
-		"pic",        "pit",   "kernel-irqchip",  "usb",       NULL
+		"pic",        "pit",   "kernel-irqchip",  "usb",       "pcie",
+		NULL
 	};
 	const char *type;
 	struct keyval k;
