@@ -18,6 +18,10 @@ KNOWN = [
     'clocksource: timekeeping watchdog on CPU',  # a loaded host
     'clocksource: +\'',
     'kvasir-status',
+    'ACPI: MPS support code is not built-in',  # Debian's kernels with acpi=off
+    'smpboot: weird, boot CPU',  # the same
+    'PMU not available due to virtualization',
+    'ACPI: setting ELCR to',  # in PIC mode, whatever it was
 ]
 ALARM = re.compile(r'Oops|BUG|WARNING:|Call Trace|soft lockup|rcu.*stall|general protection|hung task')
 
