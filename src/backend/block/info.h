@@ -14,6 +14,8 @@ struct block_snapshot {
 	uint32_t date_sec, date_nsec;
 	uint64_t vm_clock_nsec;
 	uint64_t disk_size; /* bytes */
+	uint64_t icount;    /* instructions executed by the guest */
+	bool has_icount;
 };
 
 struct block_info {

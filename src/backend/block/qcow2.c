@@ -229,7 +229,10 @@ static int qcow2_info_co(struct block *b, struct block_info *i, struct err *e)
 						 .date_sec = sn->date_sec,
 						 .date_nsec = sn->date_nsec,
 						 .vm_clock_nsec = sn->vm_clock_nsec,
-						 .disk_size = sn->disk_size };
+						 .disk_size = sn->disk_size,
+						 .has_icount = sn->extra_len >= 8,
+						 .icount = sn->extra_len >= 8 ? q2_get64(sn->extra)
+									      : 0 };
 	}
 	return 0;
 }
@@ -262,6 +265,19 @@ int qcow2_co_preallocate(struct block *b, uint64_t off, enum qcow2_prealloc how,
 	}
 	return r < 0 ? err_set(e, -r, "%s: cannot be preallocated: %s", b->opts.filename,
 			       strerror(-r))
+		     : 0;
+}
+
+int qcow2_co_make_empty(struct block *b, struct err *e)
+{
+	struct qcow2 *s = q2_of(b);
+	int r = q2_before_write_co(s);
+
+	if (r >= 0)
+		r = q2_drop_co(s, 0, q2_round_up(s, b->len));
+	if (r >= 0)
+		r = q2_settle_co(s);
+	return r < 0 ? err_set(e, -r, "%s: cannot be emptied: %s", b->opts.filename, strerror(-r))
 		     : 0;
 }
 

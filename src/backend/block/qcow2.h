@@ -87,6 +87,9 @@ int qcow2_co_write_compressed(struct block *b, uint64_t off, const void *buf,
 int qcow2_co_preallocate(struct block *b, uint64_t off, enum qcow2_prealloc how,
 			 struct err *e) must_check;
 
+/* Unmap everything: the backing file shows through again. */
+int qcow2_co_make_empty(struct block *b, struct err *e) must_check;
+
 /* Put another backing file's name (NULL: none) into the header. */
 int qcow2_co_change_backing(struct block *b, const char *file, const char *format,
 			    struct err *e) must_check;

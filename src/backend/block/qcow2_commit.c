@@ -5,10 +5,11 @@
  * *commit* brings them to the file. It copies all that is dirty at one moment, in which nothing
  * waits, so the copy is consistent, and new changes can go on meanwhile. Then
  *
- *   1. refcount blocks, and L2 tables that no stable L1 entry points to yet, are written;
+ *   1. refcount blocks are written;
  *   2. the file (and the external data file) is flushed: with 1., all guest data that the copied
- *      tables point to is stable, too, since an entry is set only after its data was written;
- *   3. the other L2 tables and the L1 entries are written. The caller's flush makes them stable.
+ *      tables point to is stable, since an entry is set only after its data was written, and so
+ *      is what new L2 tables were filled with when they were made (zeroes, or the copied table);
+ *   3. L2 tables and L1 entries are written. The caller's flush makes them stable.
  *
  * A crash at any time, with any part of the unflushed writes lost or torn at 512 bytes, leaves the
  * old or the new value of each 8-byte entry, and whatever it points to is there and has its
@@ -49,30 +50,6 @@ struct commit {
 	bool frees, barrier;
 };
 
-/* Is this slice part of an L2 table that only the memory's L1 knows? */
-static bool commit_is_fresh(struct qcow2 *s, const uint64_t *fresh, size_t n, uint64_t off)
-{
-	uint64_t table = off & ~(uint64_t)(s->cluster_size - 1);
-	size_t lo = 0, hi = n;
-
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if (fresh[mid] < table)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < n && fresh[lo] == table;
-}
-
-static int offset_order(const void *a, const void *b)
-{
-	const uint64_t *x = a, *y = b;
-
-	return *x < *y ? -1 : *x > *y;
-}
-
 static int write_order(const void *a, const void *b)
 {
 	const struct commit_write *x = a, *y = b;
@@ -97,39 +74,31 @@ static uint8_t *commit_take(struct q2_cache *c, struct q2_slice *sl, struct comm
 static int commit_copy(struct qcow2 *s, struct commit *c, bool refcounts)
 {
 	size_t n_rb = refcounts ? s->rbc.n_dirty : 0, n_l2 = s->l2c.n_dirty;
-	size_t units = (s->l1_size + L1_UNIT - 1) / L1_UNIT, n_fresh = 0, n_units = 0;
-	uint64_t *fresh = malloc((s->n_l1_dirty + 1) * sizeof(*fresh));
+	size_t units = (s->l1_size + L1_UNIT - 1) / L1_UNIT, n_units = 0;
 	uint8_t *to;
 
 	c->l1_units = calloc(1, units + 1);
-	if (!fresh || !c->l1_units)
+	if (!c->l1_units)
 		goto no_memory;
 	for (uint32_t i = 0; s->n_l1_dirty && i < s->l1_size; i++) {
 		if (!s->l1_dirty[i])
 			continue;
-		fresh[n_fresh++] = s->l1[i] & ENTRY_OFFSET;
 		n_units += !c->l1_units[i / L1_UNIT];
 		c->l1_units[i / L1_UNIT] = 1;
 	}
-	qsort(fresh, n_fresh, sizeof(*fresh), offset_order);
-	c->early = malloc((n_rb + n_l2 + 1) * sizeof(*c->early));
+	c->early = malloc((n_rb + 1) * sizeof(*c->early));
 	c->late = malloc((n_l2 + n_units + 1) * sizeof(*c->late));
 	c->bytes = to = malloc((n_rb + n_l2) * (size_t)s->slice_size + n_units * L1_UNIT * 8 + 1);
 	if (!c->early || !c->late || !c->bytes)
 		goto no_memory;
 
-	for (struct q2_slice *sl = s->rbc.lru.lru_next; n_rb && sl != &s->rbc.lru;
-	     sl = sl->lru_next) {
+	/* what is dirty was used lately: the lists are not walked to their ends */
+	for (struct q2_slice *sl = s->rbc.lru.lru_next; c->n_early < n_rb; sl = sl->lru_next) {
 		if (sl->dirty)
 			to = commit_take(&s->rbc, sl, &c->early[c->n_early++], to, META_REFBLOCK);
 	}
-	for (struct q2_slice *sl = s->l2c.lru.lru_next; n_l2 && sl != &s->l2c.lru;
-	     sl = sl->lru_next) {
-		if (!sl->dirty)
-			continue;
-		if (commit_is_fresh(s, fresh, n_fresh, sl->off))
-			to = commit_take(&s->l2c, sl, &c->early[c->n_early++], to, META_L2);
-		else
+	for (struct q2_slice *sl = s->l2c.lru.lru_next; c->n_late < n_l2; sl = sl->lru_next) {
+		if (sl->dirty)
 			to = commit_take(&s->l2c, sl, &c->late[c->n_late++], to, META_L2);
 	}
 	qsort(c->early, c->n_early, sizeof(*c->early), write_order);
@@ -150,10 +119,8 @@ static int commit_copy(struct qcow2 *s, struct commit *c, bool refcounts)
 	c->frees = s->frees_new.n;
 	c->barrier = s->barrier || c->n_early || n_units;
 	s->barrier = false;
-	free(fresh);
 	return 0;
 no_memory:
-	free(fresh);
 	free(c->early);
 	free(c->late);
 	free(c->bytes);

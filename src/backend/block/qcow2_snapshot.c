@@ -292,7 +292,10 @@ int qcow2_co_snapshot_create(struct block *b, const char *name, struct err *e)
 				    .date_sec = (uint32_t)now.tv_sec,
 				    .date_nsec = (uint32_t)now.tv_nsec,
 				    .disk_size = b->len };
-	r = sn->name ? snap_new_id(s, &sn->id) : -ENOMEM;
+	/* the guest's instruction count, which QEMU writes, too */
+	sn->extra_len = 8;
+	sn->extra = calloc(1, sn->extra_len);
+	r = sn->name && sn->extra ? snap_new_id(s, &sn->id) : -ENOMEM;
 	if (r >= 0)
 		r = q2_tree_co(s, s->l1, s->l1_size, 1, true);
 	if (r >= 0)
