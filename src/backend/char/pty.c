@@ -3,7 +3,8 @@
  * program; path= puts a symbolic link to it where it is found again.
  *
  * A pty tells that somebody opened its other side only when asked (the master's POLLHUP goes
- * away), so a closed one is asked now and then, and before output is dropped.
+ * away). The file system tells of each open (inotify), and then it is asked; where there is no
+ * inotify, it is asked now and then. Output until then is dropped.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -19,18 +21,19 @@
 #include "backend/char/tick.h"
 #include "base/bits.h"
 
-#define PTY_POLL_MS 200
+#define PTY_POLL_MS 200 /* without inotify */
 
 struct pty {
 	struct chardev c;
 	struct stream s; /* over a copy of master, while the other side is open */
 	struct tick tick;
 	int master;
+	struct loop_fd opens; /* an inotify; fd -1: there is none */
 	char name[64];
 	char *link; /* owned; NULL: none */
 };
 
-/* Has somebody opened it? Then take the line up; the frontend hears of it in the loop. */
+/* Has somebody opened it? Then take the line up. */
 static bool pty_connect(struct pty *p)
 {
 	struct pollfd f = { .fd = p->master, .events = POLLIN };
@@ -47,16 +50,38 @@ static bool pty_connect(struct pty *p)
 		close(fd);
 		return false;
 	}
-	p->c.open = p->c.announce = true;
-	bh_schedule(&p->c.update_bh);
+	chardev_fe_event(&p->c, CHARDEV_OPENED);
 	return true;
+}
+
+static void pty_opened(void *opaque, unsigned ready)
+{
+	struct pty *p = opaque;
+	char buf[4096];
+
+	while (read(p->opens.fd, buf, sizeof(buf)) > 0) {
+	}
+	pty_connect(p);
+}
+
+static void pty_watch(struct pty *p)
+{
+	p->opens = (struct loop_fd){ .fn = pty_opened, .opaque = p, .slot = -1 };
+	p->opens.fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (p->opens.fd < 0)
+		return;
+	if (inotify_add_watch(p->opens.fd, p->name, IN_OPEN) >= 0 &&
+	    !loop_fd_add(p->c.loop, &p->opens, LOOP_IN, NULL))
+		return;
+	close(p->opens.fd);
+	p->opens.fd = -1;
 }
 
 static void pty_tick(void *opaque)
 {
 	struct pty *p = opaque;
 
-	if (!pty_connect(p))
+	if (!pty_connect(p) && p->opens.fd < 0)
 		tick_arm(&p->tick, PTY_POLL_MS);
 }
 
@@ -66,7 +91,8 @@ static void pty_gone(struct stream *s)
 
 	stream_close(s);
 	chardev_fe_event(&p->c, CHARDEV_CLOSED);
-	tick_arm(&p->tick, PTY_POLL_MS);
+	/* somebody else may have opened it before this one left */
+	tick_arm(&p->tick, p->opens.fd < 0 ? PTY_POLL_MS : 0);
 }
 
 static const struct stream_ops pty_stream = { .gone = pty_gone };
@@ -75,7 +101,7 @@ static size_t pty_write(struct chardev *c, const uint8_t *buf, size_t len, bool 
 {
 	struct pty *p = container_of(c, struct pty, c);
 
-	return pty_connect(p) ? stream_write(&p->s, buf, len, force) : len;
+	return stream_write(&p->s, buf, len, force);
 }
 
 static void pty_update(struct chardev *c)
@@ -112,6 +138,10 @@ static void pty_free(struct chardev *c)
 	stream_close(&p->s);
 	bh_cancel(&c->write_bh);
 	tick_free(&p->tick);
+	if (p->opens.fd >= 0) {
+		loop_fd_del(c->loop, &p->opens);
+		close(p->opens.fd);
+	}
 	close(p->master);
 	pty_unlink(p);
 	free(p);
@@ -169,7 +199,9 @@ struct chardev *chardev_pty_new(struct loop *l, const char *id, const char *link
 	stream_init(&p->s, &p->c, &pty_stream);
 	tick_init(&p->tick, l, pty_tick, p);
 	p->c.open = false;
-	tick_arm(&p->tick, PTY_POLL_MS);
+	pty_watch(p);
+	if (p->opens.fd < 0)
+		tick_arm(&p->tick, PTY_POLL_MS);
 	if (asprintf(&p->c.notice, "char device redirected to %s (label %s)", p->name, id) < 0)
 		p->c.notice = NULL;
 	return &p->c;

@@ -17,7 +17,9 @@
 #include "core/thread.h"
 
 #define WRITER_CHUNK 4096
-#define WRITER_WAIT  2 /* seconds without progress */
+#define WRITER_FEW   256    /* bytes: so few wait for company, ... */
+#define WRITER_PAUSE 300000 /* ... this many ns: a UART gives them one by one */
+#define WRITER_WAIT  2      /* seconds without progress */
 
 struct writer {
 	int fd;
@@ -101,6 +103,11 @@ static void *writer_thread(void *opaque)
 			pthread_cond_wait(&w->more, &w->mutex);
 		if (!w->n || w->abandoned)
 			break;
+		if (w->n < WRITER_FEW && !w->stop) {
+			pthread_mutex_unlock(&w->mutex);
+			nanosleep(&(struct timespec){ .tv_nsec = WRITER_PAUSE }, NULL);
+			pthread_mutex_lock(&w->mutex);
+		}
 		w->out = writer_take(w, buf, sizeof(buf));
 		if (!w->error) {
 			size_t n = w->out;
