@@ -146,7 +146,12 @@ void virtq_split_kicks(struct virtq *q, bool on)
 {
 	if (!virtio_has(q->v->vd, VIRTIO_RING_F_EVENT_IDX))
 		ring_put(q, RING_FLAGS, on ? 0 : VRING_USED_F_NO_NOTIFY);
-	else if (on) /* off: the index stays behind, and is not reached for a long time */
+	else if (on)
+		/*
+		 * What the driver adds next, also when some is there that a device cannot use yet:
+		 * a driver counts only what it adds beyond the index. off: the index stays behind,
+		 * and is not reached for a long time.
+		 */
 		ring_put(q, RING_ENTRIES + (size_t)sizeof(struct vring_used_elem) * q->s->size,
-			 q->s->avail);
+			 ring_get(q->driver, RING_IDX));
 }
