@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/block/backend.h"
 #include "backend/char/chardev.h"
 #include "base/bug.h"
 #include "core/dev.h"
@@ -29,6 +30,8 @@ struct fuzz_machine {
 	struct irq_line gsi[LINES];
 	struct machine_devs md;
 	struct chardev *con;
+	struct block_ctx *block; /* NULL: no disk */
+	struct blk *disk;
 };
 
 /* The next n bytes (up to 8) as a number; zeros after the end. */
@@ -45,12 +48,25 @@ static uint64_t take(struct input *in, size_t n)
 
 static void *fuzz_backend(void *opaque, const char *type, const char *id)
 {
-	return ((struct fuzz_machine *)opaque)->con;
+	struct fuzz_machine *m = opaque;
+
+	return strcmp(type, "drive") ? (void *)m->con : m->disk;
 }
 
 static int fuzz_msi(void *opaque, uint64_t addr, uint32_t data)
 {
 	return 0;
+}
+
+static void fuzz_disk(void *arg)
+{
+	const struct block_opts o = { .writable = true, .raw_size = 1 << 20 };
+	struct fuzz_machine *m = arg;
+	struct block *root;
+
+	BUG_ON(block_co_open_node(m->block, block_driver("null-co", NULL), &o, NULL, NULL, &root,
+				  NULL));
+	m->disk = blk_new("d", root, &(struct blk_conf){ 0 }, &m->run, NULL);
 }
 
 static struct dev *fuzz_machine(struct fuzz_machine *m, const struct dev_class *cls, unsigned flags)
@@ -74,6 +90,11 @@ static struct dev *fuzz_machine(struct fuzz_machine *m, const struct dev_class *
 	if (cls->bus && !strcmp(cls->bus, "PCI"))
 		BUG_ON(!dev_create(&m->md, &gpex_class, NULL, NULL, NULL));
 	d = dev_new(&m->md, cls, NULL, NULL);
+	if (dev_class_has_prop(cls, "drive")) {
+		m->block = block_ctx_new(m->md.loop, BLOCK_AIO_THREADS, NULL);
+		BUG_ON(tasks_run(block_ctx_tasks(m->block), fuzz_disk, m));
+		BUG_ON(dev_set_prop(d, "drive", "d", NULL));
+	}
 	if (m->md.pci)
 		BUG_ON(dev_set_prop(d, "addr", "0",
 				    NULL)); /* its configuration is what is in reach */
@@ -96,6 +117,8 @@ static void fuzz_end(struct fuzz_machine *m)
 {
 	machine_devs_free(&m->md);
 	chardev_free(m->con);
+	blk_free(m->disk);
+	block_ctx_free(m->block);
 	runstate_destroy(&m->run);
 	bus_free(m->md.bus);
 	loop_free(m->md.loop);

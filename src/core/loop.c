@@ -362,8 +362,15 @@ static bool loop_bh_dispatch(struct loop *l)
 
 void loop_hook_add(struct loop *l, struct loop_hook *h)
 {
-	h->next = l->hooks;
-	l->hooks = h;
+	struct loop_hook *p = l->hooks;
+
+	h->next = NULL;
+	while (p && p->next)
+		p = p->next;
+	if (p)
+		p->next = h;
+	else
+		l->hooks = h;
 }
 
 void loop_hook_del(struct loop *l, struct loop_hook *h)

@@ -128,8 +128,9 @@ bool timer_armed(const struct timer *t);
 /*
  * Call h->fn(h->opaque) after all handlers of each round: for what is cheaper done once for all of
  * them (submitting I/O, one interrupt for many requests). Whoever leaves work for a hook calls
- * loop_notify_others, in case it is not one of the loop's handlers. h->fn and h->opaque are set by
- * the caller. The loop's thread, or under the dispatch lock.
+ * loop_notify_others, in case it is not one of the loop's handlers. Hooks run in the order in which
+ * they were added: a device's after that of the engine whose completions it waits for. h->fn and
+ * h->opaque are set by the caller. The loop's thread, or under the dispatch lock.
  */
 void loop_hook_add(struct loop *l, struct loop_hook *h);
 void loop_hook_del(struct loop *l, struct loop_hook *h); /* unknown ones are ignored */

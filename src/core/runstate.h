@@ -4,7 +4,8 @@
  * Devices and vCPUs ask; the main loop acts. A request made by a vCPU returns at once, and the vCPU
  * loop looks at runstate_pending() before it enters the guest again, so that nothing after the
  * triggering instruction runs on that vCPU. Requests made before the loop acted are merged: the
- * strongest wins (exit, panic, shutdown, reset, power button, info), and the first of equals.
+ * strongest wins (exit, panic, shutdown, reset, power button, info, cont, pause), and the first of
+ * equals.
  * The handler runs with the device lock held, so it must not wait for vCPU threads, which may be
  * waiting for that lock: it notes the request and leaves the loop (loop_quit), and the machine acts
  * outside of it. runstate_pending() stays true until the handler has returned.
@@ -19,6 +20,8 @@
 
 enum req_kind {
 	REQ_NONE,
+	REQ_PAUSE,    /* stop the vCPUs until SIGCONT (an I/O error with rerror/werror=stop) */
+	REQ_CONT,     /* go on after a pause: SIGCONT */
 	REQ_INFO,     /* print what the translator has done, and go on (SIGUSR1) */
 	REQ_BUTTON,   /* the power button is pressed; the guest decides (SIGUSR2) */
 	REQ_RESET,    /* a system reset: devices, vCPUs, firmware again */

@@ -57,6 +57,11 @@ static void workers_done(void *opaque)
 	}
 }
 
+void workers_poll(struct workers *p)
+{
+	workers_done(p);
+}
+
 static void *workers_thread(void *opaque)
 {
 	struct workers *p = opaque;

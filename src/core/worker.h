@@ -26,5 +26,8 @@ struct workers *workers_new(struct loop *l, unsigned max, struct err *e);
 /* The item must live until done was called. */
 void workers_submit(struct workers *p, struct work *w);
 
+/* Call done of the items that have ended: for who holds the loop's lock and waits for one. */
+void workers_poll(struct workers *p);
+
 /* Wait for running items, cancel waiting ones, call every outstanding done. */
 void workers_free(struct workers *p);

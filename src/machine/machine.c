@@ -301,6 +301,7 @@ static int machine_build(struct machine *m, struct err *e)
 					 .trace = m->trace,
 					 .gsi = m->gsi,
 					 .n_gsi = MACHINE_GSIS,
+					 .n_vcpus = m->cfg->smp.cpus,
 					 .events = &machine_events,
 					 .events_opaque = m,
 					 .backend_find = machine_backend_find,
@@ -422,6 +423,7 @@ static void machine_resume(struct machine *m)
 	clock_start(&m->clock);
 	machine_clock_changed(m);
 	machine_devs_resume(&m->devs);
+	blks_resume(&m->blks);
 	m->state = MACHINE_RUNNING;
 	bus_unlock(m->bus);
 	machine_start_vcpus(m);
@@ -441,8 +443,9 @@ static void machine_power_button(struct machine *m)
 /* Act on the note. True: go on. */
 static bool machine_act(struct machine *m, const struct request *r, int *status)
 {
-	static const char *const what[] = { "nothing",   "info",  "power button", "reset",
-					    "power-off", "panic", "exit" };
+	static const char *const what[] = { "nothing",   "pause",        "continue",
+					    "info",      "power button", "reset",
+					    "power-off", "panic",        "exit" };
 	struct err e = { 0 };
 
 	log_info("%s: %s", what[r->kind], r->who ? r->who : "unknown");
@@ -466,6 +469,8 @@ static bool machine_act(struct machine *m, const struct request *r, int *status)
 		m->state = MACHINE_SHUTDOWN;
 		return true;
 	case REQ_EXIT: *status = r->status; return false;
+	case REQ_PAUSE: m->held = true; return true;
+	case REQ_CONT: m->held = false; return true;
 	case REQ_INFO: machine_print_jit(m); return true;
 	case REQ_BUTTON: machine_power_button(m); return true;
 	case REQ_NONE: break;
@@ -475,15 +480,19 @@ static bool machine_act(struct machine *m, const struct request *r, int *status)
 
 int machine_run(struct machine *m)
 {
+	struct request note = { 0 };
 	int status = 0;
 
 	if (!machine_wait_chardevs(m))
 		return 1;
 	for (;;) {
-		struct request note;
 
-		if (m->state == MACHINE_PAUSED && !m->ending)
+		/* kept ones: the pause they asked for was merged into another request */
+		if (note.kind != REQ_CONT && blks_any_kept(&m->blks))
+			m->held = true;
+		if (m->state == MACHINE_PAUSED && !m->ending && !m->held)
 			machine_resume(m);
+
 		loop_run(m->loop);
 		bus_lock(m->bus);
 		note = m->note;

@@ -10,9 +10,9 @@
  * on, or return the exit status.
  *
  * Run states:
- *   MACHINE_PAUSED    vCPUs parked, clock stopped. Left by machine_run for RUNNING.
- *   MACHINE_RUNNING   left for PAUSED by any request.
- *   MACHINE_SHUTDOWN  powered off with -no-shutdown: parked for good; only an exit ends it.
+ *   MACHINE_PAUSED    vCPUs parked, clock stopped. Left by machine_run for RUNNING, at once or,
+ * after an I/O error with rerror/werror=stop, by REQ_CONT. MACHINE_RUNNING   left for PAUSED by any
+ * request. MACHINE_SHUTDOWN  powered off with -no-shutdown: parked for good; only an exit ends it.
  *
  * Modelled: in-kernel irqchip and PIT of the engine, reset of all state to power-on values (memory
  * keeps its contents, as on hardware; the kernel is loaded again).
@@ -23,6 +23,7 @@
 #include <libkvm.h>
 #include <pthread.h>
 
+#include "backend/block/backend.h"
 #include "backend/char/chardev.h"
 #include "backend/char/term.h"
 #include "backend/net/netdev.h"
@@ -70,13 +71,16 @@ struct machine {
 	struct runstate run;
 	struct request note; /* what the handler left for machine_run */
 	bool ending;         /* an exit was asked for */
+	bool held;           /* REQ_PAUSE came: PAUSED until REQ_CONT */
 	struct irq_line gsi[MACHINE_GSIS];
 	struct machine_devs devs;
 	struct chardevs chardevs;
 	struct netdevs netdevs;
 	struct machine_object object[CONFIG_OBJECTS];
 	unsigned nobjects;
-	struct term *term; /* main's; may be NULL */
+	struct block_ctx *block; /* of the main loop; NULL: no drives */
+	struct blks blks;        /* -drive, -blockdev */
+	struct term *term;       /* main's; may be NULL */
 	struct board board;
 	struct dev *pm; /* power management, NULL: none (acpi=off) */
 

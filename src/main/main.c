@@ -3,9 +3,10 @@
  *
  * Signals: SIGINT, SIGTERM and SIGHUP become an exit request in the event loop, SIGUSR1 one to
  * print the translator's counters, SIGUSR2 one that presses the power button. SIGTSTP and SIGCONT
- * give the terminal back and take it again. A crash (SIGSEGV, SIGABRT and their kind) restores the
- * terminal and then dies of the same signal. All handlers touch only the file-scope objects below:
- * a signal has no other way to find them. Exit status: see -help.
+ * give the terminal back and take it again; SIGCONT also ends a pause after an I/O error. A crash
+ * (SIGSEGV, SIGABRT and their kind) restores the terminal and then dies of the same signal. All
+ * handlers touch only the file-scope objects below: a signal has no other way to find them. Exit
+ * status: see -help.
  */
 #include <errno.h>
 #include <signal.h>
@@ -22,7 +23,8 @@
 static struct term main_term;
 static int main_signal_fd = -1;
 static volatile sig_atomic_t main_signal_end; /* one of those that end */
-static volatile sig_atomic_t main_signal_button, main_signal_info, main_signal_size;
+static volatile sig_atomic_t main_signal_button, main_signal_info, main_signal_size,
+	main_signal_cont;
 
 static void main_on_request(int sig)
 {
@@ -58,8 +60,11 @@ static void main_on_stop(int sig)
 static void main_on_cont(int sig)
 {
 	int saved = errno;
+	uint64_t one = 1;
 
 	term_again(&main_term);
+	main_signal_cont = 1;
+	(void)!write(main_signal_fd, &one, sizeof(one));
 	errno = saved;
 }
 
@@ -109,7 +114,9 @@ static void main_signal_ready(void *opaque, unsigned ready)
 		machine_request(&m->run, REQ_OF(REQ_BUTTON, "signal"));
 	else if (main_signal_info)
 		machine_request(&m->run, REQ_OF(REQ_INFO, "signal"));
-	main_signal_button = main_signal_info = 0;
+	else if (main_signal_cont)
+		machine_request(&m->run, REQ_OF(REQ_CONT, "signal"));
+	main_signal_button = main_signal_info = main_signal_cont = 0;
 }
 
 static void main_restore(void)

@@ -64,6 +64,13 @@ bool virtio_running(const struct virtio_dev *vd)
 	return vd->v && vd->v->running && !(vd->v->s->status & VIRTIO_CONFIG_S_NEEDS_RESET);
 }
 
+void virtio_keep(struct virtio_dev *vd, int n)
+{
+	vd->kept += (unsigned)n;
+	if (vd->v && vd->v->in_flight <= vd->kept)
+		virtio_idle(vd->v);
+}
+
 unsigned virtio_in_flight(const struct virtio_dev *vd)
 {
 	return vd->v ? vd->v->in_flight : 0;
@@ -153,7 +160,8 @@ void virtio_drain(struct virtio *v)
 	struct biglock *big = bus_lock_of(v->transport->bus);
 	struct loop *loop = virtio_loop(v->vd);
 
-	while (v->in_flight) {
+	/* kept ones are none after .reset */
+	while (v->in_flight > v->vd->kept) {
 		unsigned mine, outer = 0;
 		uint64_t seen;
 

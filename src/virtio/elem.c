@@ -166,7 +166,7 @@ static void virtq_elem_free(struct virtq_full *f)
 		for (unsigned i = 0; i < v->vd->queues; i++)
 			virtio_queue_run(v->vd, i);
 	}
-	if (!--v->in_flight)
+	if (--v->in_flight <= v->vd->kept)
 		virtio_idle(v);
 }
 

@@ -101,6 +101,7 @@ struct virtio_dev {
 	struct iothread *iothread; /* NULL: the main loop */
 
 	struct virtio *v; /* core in the transport; NULL: not plugged in */
+	unsigned kept;    /* elements out that wait for the machine to go on: virtio_keep */
 };
 
 /* clang-format off */
@@ -146,6 +147,13 @@ struct virtq *virtio_queue(const struct virtio_dev *vd, unsigned n);
 
 /* Call the handler of queue n soon, from its loop. Any thread. */
 void virtio_queue_run(struct virtio_dev *vd, unsigned n);
+
+/*
+ * n more elements (or -n fewer) will not come back before the machine has been paused and goes on:
+ * requests that failed and are to be tried again then. A pause does not wait for them; a reset
+ * does, after .reset. A state that is saved meanwhile does not have them.
+ */
+void virtio_keep(struct virtio_dev *vd, int n);
 
 /* Elements popped and not yet given back, in all queues. */
 unsigned virtio_in_flight(const struct virtio_dev *vd);

@@ -36,6 +36,8 @@ static struct dev *make(struct bed *b, const struct dev_class *cls)
 		d = dev_create(&b->md, cls, NULL, &e, "addr", "0", NULL);
 		if (d && pci_assign(b->md.pci, &w, irq, &e) < 0)
 			d = NULL;
+	} else if (dev_class_has_prop(cls, "drive")) {
+		d = dev_create(&b->md, cls, NULL, &e, "drive", bed_disk(b), NULL);
 	} else {
 		d = dev_create(&b->md, cls, NULL, &e, NULL);
 	}

@@ -8,11 +8,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "backend/block/backend.h"
 #include "backend/char/chardev.h"
 #include "core/dev.h"
 #include "hw/registry.h"
@@ -29,6 +31,8 @@ struct bed {
 	struct irq_line gsi[BED_LINES];
 	struct machine_devs md;
 	struct chardevs chardevs;
+	struct block_ctx *block; /* NULL: no disk was asked for */
+	struct blks blks;
 	struct trace_sink *sink;
 	bool level[BED_LINES];
 	unsigned rises[BED_LINES]; /* edges from low to high */
@@ -72,8 +76,11 @@ static inline void bed_request(void *opaque, const struct request *r)
 
 static inline void *bed_backend(void *opaque, const char *type, const char *id)
 {
-	return strcmp(type, "chardev") ? NULL
-				       : chardevs_find(&((struct bed *)opaque)->chardevs, id);
+	struct bed *b = opaque;
+
+	if (!strcmp(type, "drive"))
+		return blks_find(&b->blks, id);
+	return strcmp(type, "chardev") ? NULL : chardevs_find(&b->chardevs, id);
 }
 
 static inline struct bed *bed_new(void)
@@ -108,6 +115,8 @@ static inline void bed_free(struct bed *b)
 {
 	machine_devs_free(&b->md);
 	chardevs_free(&b->chardevs);
+	blks_free(&b->blks);
+	block_ctx_free(b->block);
 	runstate_destroy(&b->run);
 	bus_free(b->md.bus);
 	gmem_free(b->md.mem);
@@ -145,6 +154,37 @@ static inline struct chardev *bed_ring(struct bed *b, const char *id, size_t roo
 
 	assert_int_equal(chardevs_add(&b->chardevs, c, NULL), 0);
 	return c;
+}
+
+static void bed_disk_open(void *arg)
+{
+	const struct block_opts o = { .writable = true, .raw_size = 1 << 20 };
+	struct bed *b = arg;
+	struct block *root;
+	struct blk *blk;
+	char id[16];
+
+	snprintf(id, sizeof(id), "d0");
+	for (unsigned i = 1; blks_find(&b->blks, id); i++)
+		snprintf(id, sizeof(id), "d%u", i);
+	assert_int_equal(block_co_open_node(b->block, block_driver("null-co", NULL), &o, NULL, NULL,
+					    &root, NULL),
+			 0);
+	blk = blk_new(id, root, &(struct blk_conf){ 0 }, &b->run, NULL);
+	assert_int_equal(blks_add(&b->blks, blk, NULL), 0);
+}
+
+/* A new disk of zeroes in the machine, 1 MiB; its id, valid until the next call. */
+static inline const char *bed_disk(struct bed *b)
+{
+	struct blk *last = NULL;
+
+	if (!b->block)
+		b->block = block_ctx_new(b->loop, BLOCK_AIO_THREADS, NULL);
+	assert_int_equal(tasks_run(block_ctx_tasks(b->block), bed_disk_open, b), 0);
+	for (unsigned i = 0; blks_at(&b->blks, i); i++)
+		last = blks_at(&b->blks, i);
+	return blk_id(last);
 }
 
 static inline void bed_run(struct bed *b)

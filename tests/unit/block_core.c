@@ -507,6 +507,37 @@ static void refused(void **state)
 	expect_refused(bed.path, NULL, true, "FIFO"); /* and it does not wait for a writer */
 }
 
+/* Two nodes in one process meet as two processes do; tests/block.py does it with QEMU. */
+static void locks(void **state)
+{
+	static const struct {
+		struct block_opts a, b;
+		bool ok;
+	} t[] = {
+		{ { .writable = true }, { .writable = true }, false },
+		{ { .writable = true }, { .writable = false }, false },
+		{ { .writable = false }, { .writable = true }, false },
+		{ { .writable = false }, { .writable = false }, true },
+		{ { .writable = true }, { .force_share = true }, true },
+		{ { .force_share = true }, { .writable = true }, true },
+		{ { .writable = true }, { .writable = true, .no_lock = true }, true },
+	};
+
+	file_write(bed.path, "x", 1, 65536);
+	for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
+		struct block *a, *b;
+		struct err e = { 0 };
+
+		assert_int_equal(block_open(bed.ctx, bed.path, "raw", &t[i].a, &a, NULL), 0);
+		assert_int_equal(block_open(bed.ctx, bed.path, "raw", &t[i].b, &b, &e) == 0,
+				 t[i].ok);
+		if (!t[i].ok)
+			assert_non_null(strstr(e.msg, "another process"));
+		block_close(b);
+		block_close(a);
+	}
+}
+
 static void t_create(void *arg)
 {
 	struct block *b;
@@ -559,6 +590,7 @@ int main(void)
 		T(guard),
 		T(refused),
 		T(create),
+		T(locks),
 		cmocka_unit_test(paths),
 		T(many),
 		T(refused_uring),

@@ -85,6 +85,7 @@ struct block_info; /* info.h: what kvasir-img info prints */
 struct block_driver {
 	const char *name; /* "qcow2" */
 	bool is_protocol; /* opens a host file by name; formats have a "file" child */
+	bool nameless;    /* a protocol that needs no name */
 	size_t priv_size;
 	/* Does a file beginning with these bytes look like this format: 0 (no) to 100. */
 	int (*probe)(const uint8_t *buf, size_t len);
@@ -123,8 +124,8 @@ struct block_opts {
 	bool no_lock;          /* locking=off */
 	bool force_share;      /* open although another process has it locked: -U */
 	bool no_backing;       /* do not open the backing file */
-	bool check;            /* accept dirty and corrupt images as they are, for check and repair */
-	bool lazy_refcounts;   /* qcow2 */
+	bool check;          /* accept dirty and corrupt images as they are, for check and repair */
+	bool lazy_refcounts; /* qcow2 */
 	bool lazy_refcounts_set;
 	uint64_t cache_size; /* qcow2: bytes for L2 tables, 0: default */
 	uint64_t raw_offset; /* raw: where the disk begins in the file, in bytes */
@@ -169,6 +170,7 @@ void block_opts_free(struct block_opts *o);
 struct block_ctx *block_ctx_new(struct loop *l, enum block_aio aio, struct err *e);
 void block_ctx_free(struct block_ctx *c);
 struct tasks *block_ctx_tasks(struct block_ctx *c);
+enum block_aio block_ctx_aio(struct block_ctx *c); /* as it was asked for */
 struct loop *block_ctx_loop(struct block_ctx *c);
 
 /* ---- Opening ------------------------------------------------------------------------------- */
@@ -192,6 +194,13 @@ int block_open(struct block_ctx *c, const char *filename, const char *format,
 int block_co_open_node(struct block_ctx *c, const struct block_driver *drv,
 		       const struct block_opts *o, const char *node_name, struct block *file,
 		       struct block **out, struct err *e) must_check;
+/*
+ * A node over below, which it takes (also on failure), that keeps all writes in a temporary file:
+ * snapshot=on. o: detect_zeroes and the like.
+ */
+int block_co_open_overlay(struct block_ctx *c, struct block *below, const struct block_opts *o,
+			  struct block **out, struct err *e) must_check;
+
 /*
  * The path that an image at `image` means by `name` (malloc'ed, NULL: out of memory): absolute
  * names and those with a protocol stay, others are relative to the image's folder.

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -136,10 +137,33 @@ static int file_open_co(struct block *b, struct err *e)
 	f->fd = file_open_fd(b->opts.filename, &b->opts, 0, e);
 	if (f->fd < 0)
 		return f->fd;
-	r = file_limits(b, e);
+	r = block_file_lock(f->fd, &b->opts, b->opts.filename, e);
+	if (r == 0)
+		r = file_limits(b, e);
 	if (r < 0)
 		close(f->fd);
 	return r;
+}
+
+/* Without a name from the start, where the file system can; else it loses it at once. */
+static int file_temporary_co(struct block *b, struct err *e)
+{
+	const char *dir = b->opts.filename;
+	char *path = NULL;
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR) &&
+	    asprintf(&path, "%s/kvasir-XXXXXX", dir) >= 0) {
+		fd = mkostemp(path, O_CLOEXEC);
+		if (fd >= 0)
+			unlink(path);
+		free(path);
+	}
+	if (fd < 0)
+		return err_set(e, errno, "a temporary file in %s (TMPDIR): %s", dir,
+			       strerror(errno));
+	file_of(b)->fd = fd;
+	return 0;
 }
 
 static void file_close_co(struct block *b)
@@ -412,6 +436,27 @@ static int file_truncate_co(struct block *b, uint64_t len, struct err *e)
 	b->len = len;
 	file_of(b)->written++;
 	return 0;
+}
+
+/* Its own driver, for what opens differently; the rest is a file's. */
+static const struct block_driver block_temporary = {
+	.name = "temporary",
+	.is_protocol = true,
+	.priv_size = sizeof(struct file),
+	.open_co = file_temporary_co,
+	.close_co = file_close_co,
+	.read_co = file_read_co,
+	.write_co = file_write_co,
+	.zero_co = file_zero_co,
+	.discard_co = file_discard_co,
+	.flush_co = file_flush_co,
+	.status_co = file_status_co,
+};
+
+int block_co_open_temporary(struct block_ctx *c, const struct block_opts *o, struct block **out,
+			    struct err *e)
+{
+	return block_co_open_node(c, &block_temporary, o, NULL, NULL, out, e);
 }
 
 const struct block_driver block_file = {

@@ -57,6 +57,7 @@ struct block_ctx *block_ctx_new(struct loop *l, enum block_aio aio, struct err *
 		return NULL;
 	}
 	c->loop = l;
+	c->aio_asked = aio;
 	c->aio = BLOCK_AIO_THREADS;
 	c->workers = workers_new(l, HOST_THREADS, e);
 	c->tasks = c->workers ? tasks_new(l, c->workers, e) : NULL;
@@ -90,6 +91,11 @@ void block_ctx_free(struct block_ctx *c)
 struct tasks *block_ctx_tasks(struct block_ctx *c)
 {
 	return c->tasks;
+}
+
+enum block_aio block_ctx_aio(struct block_ctx *c)
+{
+	return c->aio_asked;
 }
 
 struct loop *block_ctx_loop(struct block_ctx *c)
@@ -164,6 +170,7 @@ int block_node_co_open(struct block_ctx *c, const struct block_driver *drv,
 	b->file = file;
 	b->parent = x->parent;
 	b->probed = x->probed;
+	b->backing = x->backing;
 	if (file) {
 		BUG_ON(drv->is_protocol);
 		file->parent = b;
@@ -176,6 +183,8 @@ int block_node_co_open(struct block_ctx *c, const struct block_driver *drv,
 		block_free(b);
 		return r;
 	}
+	if (b->backing)
+		b->backing->parent = b;
 	r = block_co_open_children(b, e);
 	if (r < 0) {
 		block_co_close(b);

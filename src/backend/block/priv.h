@@ -12,6 +12,7 @@ struct block_ctx {
 	struct loop *loop;
 	struct tasks *tasks;
 	struct workers *workers;
+	enum block_aio aio_asked;
 	enum block_aio aio;  /* the default for nodes with BLOCK_AIO_AUTO: never AUTO itself */
 	struct uring *uring; /* NULL: threads only */
 };
@@ -37,6 +38,15 @@ void block_req_co_begin(struct block *b, struct block_req *r, uint64_t off, uint
 			bool serial);
 void block_req_end(struct block *b, struct block_req *r);
 
+/*
+ * Let host I/O of the context go on for a moment (at most a millisecond) without its loop: for a
+ * thread that holds the loop's dispatch lock and must wait for a request. Not from a task.
+ */
+void block_ctx_poll(struct block_ctx *c);
+
+/* Run fn(arg) as a task to its end, by block_ctx_poll. Out of memory is a BUG: a page or two. */
+void block_ctx_run(struct block_ctx *c, void (*fn)(void *arg), void *arg);
+
 /* ---- Host I/O, aio.c ----------------------------------------------------------------------- */
 
 #define HOST_IOV_MAX 1024u /* IOV_MAX of Linux */
@@ -53,7 +63,8 @@ void *block_buf(const struct block *b, size_t len);
 /* ---- Nodes --------------------------------------------------------------------------------- */
 
 struct block_node_extra {
-	struct block *parent; /* set while open_co runs, so that it sees the chain */
+	struct block *backing; /* taken on success; else NULL */
+	struct block *parent;  /* set while open_co runs, so that it sees the chain */
 	bool probed;
 };
 
@@ -62,6 +73,10 @@ int block_node_co_open(struct block_ctx *c, const struct block_driver *drv,
 		       const struct block_opts *o, const char *node_name, struct block *file,
 		       const struct block_node_extra *x, struct block **out,
 		       struct err *e) must_check;
+
+/* An unnamed file in the folder o->filename, empty, as a node of driver "file". */
+int block_co_open_temporary(struct block_ctx *c, const struct block_opts *o, struct block **out,
+			    struct err *e) must_check;
 
 /*
  * The children that b's open_co has named, ->backing unless opts.no_backing, and ->data_file: read

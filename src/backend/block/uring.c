@@ -84,6 +84,13 @@ static bool uring_round(void *opaque)
 	return n;
 }
 
+int uring_poll(struct uring *u)
+{
+	uring_round(u);
+	uring_reap(u);
+	return u->ring.ring_fd;
+}
+
 static void uring_ready(void *opaque, unsigned ready)
 {
 	uring_reap(opaque);

@@ -14,3 +14,6 @@ void uring_free(struct uring *u);
 /* As host_co_io. A task function. */
 int64_t uring_co_io(struct uring *u, enum host_op op, int fd, uint64_t off, const struct iovec *iov,
 		    unsigned n);
+
+/* Submit and serve what is ready, without waiting; an fd that is readable when more is ready. */
+int uring_poll(struct uring *u);
