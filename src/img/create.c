@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -180,14 +181,15 @@ void img_new_free(struct img_new *n)
 	free(n->data_file);
 }
 
-/* The host allocates [0, len) of a file, whose content stays. */
-static int host_allocate(const char *filename, uint64_t len)
+/* The host allocates all of a file, whose content stays. */
+static int host_allocate(const char *filename)
 {
 	int fd = open(filename, O_RDWR | O_CLOEXEC), r;
+	struct stat st;
 
-	if (fd < 0)
+	if (fd < 0 || fstat(fd, &st))
 		return img_fail("%s: Could not preallocate data: %s", filename, strerror(errno));
-	r = len ? posix_fallocate(fd, 0, (off_t)len) : 0;
+	r = st.st_size ? posix_fallocate(fd, 0, st.st_size) : 0;
 	close(fd);
 	return r ? img_fail("%s: Could not preallocate data: %s", filename, strerror(r)) : 0;
 }
@@ -217,7 +219,7 @@ static int new_raw_co(struct img *im, struct img_new *n, const char *filename)
 	block_co_close(b);
 	if (r < 0)
 		return img_fail("%s: Could not preallocate data: %s", filename, strerror(-r));
-	return n->q.prealloc == PREALLOC_FALLOC ? host_allocate(filename, n->q.size) : 0;
+	return n->q.prealloc == PREALLOC_FALLOC ? host_allocate(filename) : 0;
 }
 
 static int new_prealloc_co(struct img *im, struct img_new *n, const char *filename)
@@ -225,7 +227,6 @@ static int new_prealloc_co(struct img *im, struct img_new *n, const char *filena
 	struct block_opts o = { .writable = true, .no_backing = true };
 	struct block *b = img_co_open(im, filename, "qcow2", &o);
 	struct err e = { 0 };
-	uint64_t len;
 	int r;
 
 	if (!b)
@@ -233,15 +234,13 @@ static int new_prealloc_co(struct img *im, struct img_new *n, const char *filena
 	r = qcow2_co_preallocate(b, 0, n->q.prealloc, &e);
 	if (r >= 0)
 		r = block_co_flush(b);
-	len = b->file->len;
 	block_co_close(b);
 	if (r < 0)
 		return img_fail("%s: %s", filename, e.code ? e.msg : strerror(-r));
 	if (n->q.prealloc == PREALLOC_FALLOC) {
 		char *path = n->data_file ? block_path_combine(filename, n->data_file) : NULL;
 
-		/* its end was trimmed at closing */
-		r = host_allocate(path ? path : filename, path ? n->q.size : len);
+		r = host_allocate(path ? path : filename);
 		free(path);
 	}
 	return r;

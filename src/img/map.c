@@ -408,7 +408,7 @@ int img_measure(struct img *im, int argc, char **argv)
 	struct block_opts o = { 0 };
 	struct img_new n = { 0 };
 	bool is_json = false, help = false, has_size = false;
-	uint64_t size = 0, need = 0, full;
+	uint64_t size = 0, need = 0, full = 0;
 	struct block *b = NULL;
 	struct err e = { 0 };
 	int c, r = 0;

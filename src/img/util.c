@@ -129,12 +129,12 @@ bool img_is_device(const char *filename)
 
 void img_progress(struct img_progress *p, uint64_t done)
 {
-	uint64_t now = p->total ? (uint64_t)((double)done * 1000 / (double)p->total) : 1000;
+	uint64_t now = p->total ? (uint64_t)((double)done * 100 / (double)p->total) : 100;
 
 	if (!p->on || (now == p->shown && done))
 		return;
 	p->shown = now;
-	printf("    (%3.2f/100%%)\r", (double)now / 10);
+	printf("    (%3.2f/100%%)\r", (double)now);
 	fflush(stdout);
 }
 

@@ -154,8 +154,8 @@ static int compressed_link_co(struct qcow2 *s, uint64_t guest, uint64_t off, uin
 {
 	unsigned x = 62 - (s->cluster_bits - 8);
 	uint64_t sectors = ((off + len - 1) >> 9) - (off >> 9), old;
-	struct q2_slice *sl;
-	uint8_t *e;
+	struct q2_slice *sl = NULL;
+	uint8_t *e = NULL;
 	int r = q2_l2_prepare_co(s, guest);
 
 	if (r >= 0)

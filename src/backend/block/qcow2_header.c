@@ -303,7 +303,7 @@ int q2_header_read_co(struct qcow2 *s, struct err *e)
 {
 	const char *f = s->b->opts.filename;
 	const uint8_t *table = NULL;
-	uint32_t table_len = 0, ext_end;
+	uint32_t table_len = 0, ext_end = 0;
 	uint8_t *h;
 	int r;
 

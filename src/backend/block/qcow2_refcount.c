@@ -85,7 +85,7 @@ static int ref_slice_co(struct qcow2 *s, uint64_t cluster, struct q2_slice **sl,
 
 int q2_ref_get_co(struct qcow2 *s, uint64_t cluster, uint64_t *out)
 {
-	struct q2_slice *sl;
+	struct q2_slice *sl = NULL;
 	uint64_t i;
 	int r;
 
@@ -208,8 +208,8 @@ static int rt_grow_co(struct qcow2 *s, uint64_t index)
 
 int q2_ref_set_co(struct qcow2 *s, uint64_t cluster, uint64_t value)
 {
-	uint64_t index = cluster >> s->rb_bits, i;
-	struct q2_slice *sl;
+	uint64_t index = cluster >> s->rb_bits, i = 0;
+	struct q2_slice *sl = NULL;
 	int r = 0;
 
 	if (value > s->refcount_max)

@@ -43,8 +43,8 @@ static bool entry_change(struct qcow2 *s, enum change how, uint64_t *v, uint64_t
 /* Whole clusters in one slice, the range is locked. */
 static int change_slice_co(struct qcow2 *s, uint64_t off, uint64_t n, enum change how)
 {
-	struct q2_slice *sl;
-	uint8_t *e;
+	struct q2_slice *sl = NULL;
+	uint8_t *e = NULL;
 	int r = q2_l2_prepare_co(s, off);
 
 	if (r >= 0)
@@ -188,9 +188,10 @@ int q2_preallocate_co(struct qcow2 *s, uint64_t off, uint64_t end)
 	off &= ~(uint64_t)(s->cluster_size - 1);
 	end = q2_round_up(s, end);
 	while (r >= 0 && off < end) {
-		uint64_t n = MIN(end - off, span - (off & (span - 1))) >> s->cluster_bits, host;
-		struct q2_slice *sl;
-		uint8_t *e;
+		uint64_t n = MIN(end - off, span - (off & (span - 1))) >> s->cluster_bits;
+		uint64_t host = 0;
+		struct q2_slice *sl = NULL;
+		uint8_t *e = NULL;
 
 		r = q2_l2_prepare_co(s, off);
 		if (r >= 0 && q2_external(s))
