@@ -50,6 +50,7 @@ struct vbed {
 	struct virtio_dev *vd;
 	uint8_t *ram;
 	gpa_t top;     /* next free byte */
+	bool vcpu;     /* used by a thread that plays a vCPU: another one serves the loop */
 	bool indirect; /* vbed_add uses indirect tables */
 	uint64_t features;
 	struct vq q[VIRTIO_QUEUES_MAX];
@@ -114,6 +115,8 @@ static inline uint8_t vbed_status(struct vbed *vb)
 /* Run the loop until nothing is ready; for a device in an iothread, until it is idle for a bit. */
 static inline void vbed_run(struct vbed *vb)
 {
+	if (vb->vcpu)
+		return;
 	if (vb->vd && vb->vd->iothread)
 		usleep(2000);
 	loop_advance(vb->bed->loop, 0);
@@ -259,6 +262,7 @@ static inline int vbed_used(struct vbed *vb, unsigned n, uint32_t *len)
 	if (__atomic_load_n(&q->used[1], __ATOMIC_ACQUIRE) == q->seen)
 		return -1;
 	memcpy(e, (uint8_t *)q->used + 4 + 8 * (q->seen++ % q->size), 8);
+	q->avail[2 + q->size] = q->seen; /* used_event: interrupt at the next one */
 	if (len)
 		*len = e[1];
 	return (int)e[0];
