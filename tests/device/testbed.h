@@ -113,7 +113,9 @@ static inline struct bed *bed_new(void)
 
 static inline void bed_free(struct bed *b)
 {
+	bus_lock(b->md.bus);
 	machine_devs_free(&b->md);
+	bus_unlock(b->md.bus);
 	chardevs_free(&b->chardevs);
 	blks_free(&b->blks);
 	block_ctx_free(b->block);

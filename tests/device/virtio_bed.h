@@ -18,6 +18,7 @@
 
 #include <unistd.h>
 
+#include "base/sanitize.h"
 #include "virtio/transport.h"
 
 #define VBED_RAM   (16ull << 20)
@@ -64,6 +65,7 @@ static inline struct vbed *vbed_new(void)
 	vb->bed = bed_new();
 	assert_int_equal(gmem_add_ram(vb->bed->md.mem, "ram", 0, VBED_RAM, &o, NULL), 0);
 	vb->ram = gmem_ptr_w(vb->bed->md.mem, 0, VBED_RAM);
+	sanitize_guest_memory(vb->ram, VBED_RAM);
 	vb->top = 0x10000;
 	return vb;
 }
