@@ -170,7 +170,9 @@ bool jit_trace_hot(struct vcpu *v, const struct block *b, unsigned ctx)
 		if (!jb)
 			return false;
 		if (trace_still_valid(v, jb->trace)) {
-			jit_patch32(j, jb->trace->stamp, v->jit.link[ctx]);
+			/* what was stale is gone, and this is another one, in one page: no stamp */
+			if (jb->trace->stamp)
+				jit_patch32(j, jb->trace->stamp, v->jit.link[ctx]);
 			return false;
 		}
 		jit_cache_drop(v, jb);
