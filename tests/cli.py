@@ -77,7 +77,7 @@ WRONG = [
     ([good, '-netdev', f'stream,id=n,addr.type=unix,addr.path={absent}'], 'cannot connect to'),
     ([good, '-netdev', 'user,id=n,tftp=' + absent], f'tftp={absent}: No such file'),
     ([good, '-netdev', f'user,id=n,hostfwd=tcp:127.0.0.1:{taken}-:22'], 'in use'),
-    ([good, '-drive', 'file=x'], 'no disks yet'),
+    ([good, '-drive', 'file=x'], '-drive: x: No such file or directory'),
 ]
 
 for args, says in WRONG:

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backend/block/backend.h"
 #include "backend/char/opts.h"
 #include "backend/net/opts.h"
 #include "core/memory.h"
@@ -17,6 +18,8 @@ enum {
 	CONFIG_DEVICES = 64,
 	CONFIG_OBJECTS = 64,
 	CONFIG_CHARDEVS = 64,
+	CONFIG_DRIVES = 32,
+	CONFIG_BLOCKDEVS = 64,
 	CONFIG_NETDEVS = 8,
 	CONFIG_NICS = 8,
 	CONFIG_CPU_FEATURES = 64,
@@ -33,6 +36,28 @@ struct smp_config {
 struct chardev_config {
 	char *id;
 	struct chardev_opts opts; /* owned by the options */
+};
+
+/* -drive and its short forms. Strings are kept by the options. */
+struct drive_config {
+	const char *id, *file;
+	const char *format;     /* NULL: probed */
+	bool virtio;            /* if=virtio: a disk of the board; false: for -device */
+	bool snapshot;          /* writes go to a temporary file */
+	bool has_index;         /* index was given */
+	unsigned index;         /* order of the board's disks */
+	struct block_opts opts; /* without the name */
+	struct blk_conf conf;
+};
+
+/* A node of -blockdev; one that no other uses is a backend with its node-name as id. */
+struct blockdev_config {
+	const struct block_driver *driver;
+	const char *node_name; /* NULL: nested in another */
+	const char *filename;  /* of protocols */
+	int file;              /* which one is its child; -1: none */
+	bool used;             /* it is another one's child */
+	struct block_opts opts;
 };
 
 /* -nic and -net nic: a card of the board's choice */
@@ -89,6 +114,12 @@ struct machine_config {
 	unsigned ndevices;
 	struct object_config object[CONFIG_OBJECTS];
 	unsigned nobjects;
+
+	struct drive_config drive[CONFIG_DRIVES];
+	unsigned ndrives;
+	struct blockdev_config blockdev[CONFIG_BLOCKDEVS];
+	unsigned nblockdevs;
+	bool snapshot; /* for all of them */
 
 	struct netdev_opts netdev[CONFIG_NETDEVS];
 	unsigned nnetdevs;

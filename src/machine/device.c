@@ -192,11 +192,15 @@ int device_add(struct machine *m, const char *text, struct err *e)
 
 int device_add_all(struct machine *m, struct err *e)
 {
-	int r = machine_nics(m, e);
+	int r = machine_disks(m, e);
 
+	if (r == 0)
+		r = machine_nics(m, e);
 	for (unsigned i = 0; i < m->cfg->ndevices && r == 0; i++)
 		r = device_add(m, m->cfg->device[i], e);
 	if (r == 0)
 		machine_net_check(m);
+	if (r == 0)
+		machine_disk_check(m);
 	return r;
 }

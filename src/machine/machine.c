@@ -190,6 +190,8 @@ static void *machine_backend_find(void *opaque, const char *type, const char *id
 		return chardev_port(chardevs_find(&m->chardevs, id));
 	if (!strcmp(type, "virtio-serial"))
 		return machine_vserial_find(m, id);
+	if (!strcmp(type, "drive"))
+		return blks_find(&m->blks, id);
 	return machine_object_find(m, type, id);
 }
 
@@ -317,6 +319,8 @@ static int machine_build(struct machine *m, struct err *e)
 		r = machine_chardevs(m, e);
 	if (r == 0)
 		r = machine_netdevs(m, e);
+	if (r == 0)
+		r = machine_drives(m, e);
 	if (r == 0)
 		r = m->ops->build(m, e);
 	if (r == 0)
@@ -528,6 +532,8 @@ void machine_free(struct machine *m)
 	chardevs_free(&m->chardevs);
 	if (m->bus)
 		bus_unlock(m->bus);
+	blks_free(&m->blks);
+	block_ctx_free(m->block);
 	machine_objects_free(m);
 	if (m->slots.add)
 		gmem_unlisten(m->mem, &m->slots);

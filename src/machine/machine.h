@@ -154,6 +154,12 @@ struct vserial *machine_vserial_find(struct machine *m, const char *id);
 /* The first virtio-serial with room for such a port; a new one if there is none. NULL with e. */
 struct vserial *machine_vserial_for(struct machine *m, const struct dev_class *port, struct err *e);
 
+/* disk.c: open the images of -drive and -blockdev, before the board is built. */
+int machine_drives(struct machine *m, struct err *e) must_check;
+/* The disks of -drive if=virtio; then a word about drives that no device has. */
+int machine_disks(struct machine *m, struct err *e) must_check;
+void machine_disk_check(const struct machine *m);
+
 /* The board of a -machine name, or NULL with e filled; i: the list, NULL at the end. */
 const struct board_ops *machine_board(const char *name, struct err *e);
 const struct board_ops *machine_board_at(unsigned i);

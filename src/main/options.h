@@ -58,6 +58,18 @@ int options_smp(struct options *o, const char *arg, struct err *e);
 int options_cpu(struct options *o, const char *arg, struct err *e);
 int options_accel(struct options *o, const char *arg, struct err *e);
 int options_machine(struct options *o, const char *arg, struct err *e);
+/* options_block.c: */
+int options_drive(struct options *o, const char *arg, struct err *e);
+int options_drive_add(struct options *o, struct keyval *k, struct err *e);
+const struct drive_config *options_drive_at(const struct options *o, unsigned index);
+int options_blockdev(struct options *o, const char *arg, struct err *e);
+int options_blockdev_add(struct options *o, struct keyval *k, bool nested, struct err *e);
+int options_hda(struct options *o, const char *arg, struct err *e);
+int options_hdb(struct options *o, const char *arg, struct err *e);
+int options_hdc(struct options *o, const char *arg, struct err *e);
+int options_hdd(struct options *o, const char *arg, struct err *e);
+int options_cdrom(struct options *o, const char *arg, struct err *e);
+int options_snapshot(struct options *o, const char *arg, struct err *e);
 /* options_char.c: */
 int options_serial(struct options *o, const char *arg, struct err *e);
 int options_chardev(struct options *o, const char *arg, struct err *e);
