@@ -102,7 +102,7 @@ int mptable_build(struct place *p, const struct board *b, struct err *e)
 	struct mp_floating fp = { .length = 1, .revision = 4 };
 	struct mp_header h = { .revision = 4, .lapic = TABLES_LAPIC };
 	uint8_t ioapic[8] = { 2, 0, 0x11, 1, 0x00, 0x00, 0xc0, 0xfe };
-	uint8_t *ebda, *host;
+	uint8_t *ebda, *host = NULL;
 	/* Systems take the number of a PCI bus here for its real one. */
 	const uint8_t isa[8] = { 1, b->pci.present, 'I', 'S', 'A', ' ', ' ', ' ' };
 	int r = place_claim(p, PLACE_EBDA, EBDA_SIZE, "the EBDA", &ebda, e);
