@@ -1,0 +1,447 @@
+/*
+ * Virtio devices with a hostile driver: the first bytes pick a class of hw/devices.def that sits on
+ * virtio, a transport and what stands behind the device; the rest is what a driver does: set up
+ * with some features, chains of buffers (mostly sensible, so that requests are reached), bytes of
+ * the rings and buffers at will, kicks, registers, configuration, resets, pauses, snapshots; frames
+ * and characters from the other side.
+ *
+ * Found by it: crashes, sanitizer reports, endless work in a handler; elements that are still out
+ * after a reset or pause; a state that is refused and yet changes the device.
+ */
+#include <linux/virtio_pci.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/block/backend.h"
+#include "backend/char/chardev.h"
+#include "backend/net/netdev.h"
+#include "base/bug.h"
+#include "fuzz.h"
+#include "hw/pci/pci.h"
+#include "hw/registry.h"
+#include "virtio/transport.h"
+
+enum {
+	LINES = 24,
+	MAX_OPS = 300,
+	QUEUE_SIZE = 16,
+	QUEUES = 4,     /* those that are set up and fed */
+	RINGS = 0x1000, /* a page each: descriptors at 0, driver 400h, device 600h, indirect 800h */
+	BUFFERS = 0x10000, /* where chains point */
+	RAM = 0x80000,
+	PCI_PORTS = 0xc000,
+};
+#define MMIO_AT  0xfeb00000ull
+#define BAR4_AT  0xf1000000ull
+#define TABLE_AT 0xf1100000ull
+#define MAX_STEP (2 * NS_PER_SEC)
+
+struct input {
+	const uint8_t *p;
+	size_t n;
+};
+
+struct fuzz {
+	struct clock clock;
+	struct runstate run;
+	struct irq_line gsi[LINES];
+	struct machine_devs md;
+	struct chardev *con;
+	struct block_ctx *block;
+	struct blk *disk;
+	struct netdev nd;
+	uint8_t *ram;
+	struct dev *transport;
+	struct virtio_dev *vd;
+	bool pci;
+	uint16_t next[QUEUES];
+};
+
+/* The next n bytes (up to 8) as a number; zeros after the end. */
+static uint64_t take(struct input *in, size_t n)
+{
+	uint64_t v = 0;
+
+	n = MIN(n, in->n);
+	memcpy(&v, in->p, n);
+	in->p += n;
+	in->n -= n;
+	return v;
+}
+
+/* ---- What stands behind the devices -------------------------------------------------------- */
+
+static bool fuzz_receive(struct netport *p, const struct netpkt *pkt)
+{
+	uint8_t buf[64];
+
+	(void)netpkt_get(pkt, 0, buf, sizeof(buf));
+	return pkt->len % 7 != 3; /* sometimes there is no room */
+}
+
+static void fuzz_nothing(struct netdev *nd)
+{
+}
+
+static const struct netport_ops fuzz_port = { .receive = fuzz_receive };
+static const struct netdev_ops fuzz_netdev = { .name = "fuzz", .free = fuzz_nothing };
+
+static void *fuzz_backend(void *opaque, const char *type, const char *id)
+{
+	struct fuzz *f = opaque;
+
+	if (!strcmp(type, "chardev"))
+		return f->con;
+	if (!strcmp(type, "drive"))
+		return f->disk;
+	if (!strcmp(type, "netdev"))
+		return &f->nd;
+	return strcmp(type, "virtio-serial") ? NULL : machine_devs_find(&f->md, id);
+}
+
+static int fuzz_msi(void *opaque, uint64_t addr, uint32_t data)
+{
+	return 0;
+}
+
+static void fuzz_disk(void *arg)
+{
+	const struct block_opts o = { .writable = true, .raw_size = 1 << 20 };
+	struct fuzz *f = arg;
+	struct block *root;
+
+	BUG_ON(block_co_open_node(f->block, block_driver("null-co", NULL), &o, NULL, NULL, &root,
+				  NULL));
+	f->disk = blk_new("d", root, &(struct blk_conf){ 0 }, &f->run, NULL);
+}
+
+/* ---- The driver's side --------------------------------------------------------------------- */
+
+static void reg(struct fuzz *f, unsigned mmio, unsigned pci, unsigned size, uint32_t v)
+{
+	if (f->pci)
+		bus_mem_write(f->md.bus, BAR4_AT + pci, v, size);
+	else
+		bus_mem_write(f->md.bus, MMIO_AT + mmio, v, 4);
+}
+
+static gpa_t ring_of(unsigned q)
+{
+	return RINGS + q * 0x1000u;
+}
+
+static void fuzz_queue(struct fuzz *f, unsigned q, unsigned size)
+{
+	const gpa_t at[3] = { ring_of(q), ring_of(q) + 0x400, ring_of(q) + 0x600 };
+
+	memset(f->ram + ring_of(q), 0, 0x1000);
+	f->next[q] = 0;
+	reg(f, 0x30, VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
+	reg(f, 0x38, VIRTIO_PCI_COMMON_Q_SIZE, 2, size);
+	for (unsigned a = 0; a < 3; a++)
+		for (unsigned half = 0; half < 2; half++)
+			reg(f, 0x80 + 0x10 * a + 4 * half,
+			    VIRTIO_PCI_COMMON_Q_DESCLO + 8 * a + 4 * half, 4,
+			    half ? 0 : (uint32_t)at[a]);
+	reg(f, 0x44, VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1);
+}
+
+/* Reset, negotiate all but the bits of not, set up queues, DRIVER_OK. */
+static void fuzz_setup(struct fuzz *f, uint64_t not )
+{
+	for (unsigned sel = 0; sel < 2; sel++) {
+		uint32_t offered = virtio_offered(f->vd->v, sel);
+
+		if (!sel) {
+			reg(f, 0x70, VIRTIO_PCI_COMMON_STATUS, 1, 0);
+			BUG_ON(virtio_in_flight(f->vd));
+			reg(f, 0x70, VIRTIO_PCI_COMMON_STATUS, 1, 3);
+		}
+		reg(f, 0x24, VIRTIO_PCI_COMMON_GFSELECT, 4, sel);
+		reg(f, 0x20, VIRTIO_PCI_COMMON_GF, 4,
+		    offered & ~(uint32_t)(sel ? not >> 32 & ~1ull : not ));
+	}
+	reg(f, 0x70, VIRTIO_PCI_COMMON_STATUS, 1, 11);
+	for (unsigned q = 0; q < QUEUES; q++)
+		if (not % 16 != q)
+			fuzz_queue(f, q, QUEUE_SIZE);
+	reg(f, 0x70, VIRTIO_PCI_COMMON_STATUS, 1, 15);
+}
+
+/* A chain: mostly within the buffers, "in" after "out". */
+static void fuzz_chain(struct fuzz *f, struct input *in, unsigned op)
+{
+	unsigned q = op % QUEUES, n = 1 + (unsigned)take(in, 1) % 6, outs;
+	bool indirect = op & 64, odd = op & 128;
+	uint8_t *ring = f->ram + ring_of(q);
+	struct vring_desc *d = (struct vring_desc *)(ring + (indirect ? 0x800 : 0));
+	uint16_t *avail = (uint16_t *)(ring + 0x400), head = f->next[q];
+
+	outs = (unsigned)take(in, 1) % (n + 1);
+	for (unsigned i = 0; i < n; i++) {
+		unsigned me = indirect ? i : (head + i) % QUEUE_SIZE;
+		uint64_t x = take(in, 4);
+		struct vring_desc v = { BUFFERS + x % 0x40000,
+					(uint32_t)(x >> 24 & 1 ? x >> 20 & 0xfff : x >> 25 & 31) +
+						1,
+					(uint16_t)((i >= outs ? VRING_DESC_F_WRITE : 0) |
+						   (i + 1 < n ? VRING_DESC_F_NEXT : 0)),
+					(uint16_t)(indirect ? i + 1 : (me + 1) % QUEUE_SIZE) };
+
+		if (odd && x % 5 == 0)
+			memcpy((uint8_t *)&v + x % 16, &x, MIN(4, 16 - x % 16));
+		if (i < outs) /* what requests begin with: small numbers */
+			for (unsigned k = 0; k < 8; k++)
+				f->ram[BUFFERS + (x + k) % 0x40000] = (uint8_t)take(in, 1);
+		d[me] = v;
+	}
+	if (indirect)
+		((struct vring_desc *)ring)[head] =
+			(struct vring_desc){ ring_of(q) + 0x800, 16 * n, VRING_DESC_F_INDIRECT, 0 };
+	f->next[q] = (uint16_t)((head + (indirect ? 1 : n)) % QUEUE_SIZE);
+	avail[2 + avail[1] % QUEUE_SIZE] = head;
+	avail[1]++;
+}
+
+static void fuzz_kick(struct fuzz *f, unsigned q)
+{
+	reg(f, 0x50, 0x3000 + 4 * q, 2, q);
+}
+
+/* ---- The machine --------------------------------------------------------------------------- */
+
+static void fuzz_cfg(struct fuzz *f, unsigned off, uint32_t v, unsigned size)
+{
+	pci_bus_write(f->md.pci, 0, off, v, size);
+}
+
+static void fuzz_place(struct fuzz *f)
+{
+	fuzz_cfg(f, 0x10, PCI_PORTS, 4);
+	fuzz_cfg(f, 0x14, (uint32_t)TABLE_AT, 4);
+	fuzz_cfg(f, 0x20, (uint32_t)BAR4_AT, 4);
+	fuzz_cfg(f, 0x24, 0, 4);
+	fuzz_cfg(f, PCI_COMMAND, 7, 2);
+}
+
+static bool fuzz_machine(struct fuzz *f, const struct dev_class *cls, unsigned flags)
+{
+	static const struct event_ops events = { .msi = fuzz_msi };
+	const struct gmem_opts ro = { .thp_off = true };
+	struct dev *d;
+
+	memset(f, 0, sizeof(*f));
+	clock_init_virtual(&f->clock, 1, 1781524800000000000);
+	f->md = (struct machine_devs){ .loop = loop_new(&f->clock, NULL),
+				       .bus = bus_new(NULL),
+				       .mem = gmem_new(),
+				       .run = &f->run,
+				       .gsi = f->gsi,
+				       .n_gsi = LINES,
+				       .backend_find = fuzz_backend,
+				       .opaque = f,
+				       .events = &events };
+	runstate_init(&f->run, f->md.loop, NULL, NULL);
+	loop_set_lock(f->md.loop, bus_lock_of(f->md.bus));
+	BUG_ON(gmem_add_ram(f->md.mem, "ram", 0, RAM, &ro, NULL));
+	f->ram = gmem_ptr_w(f->md.mem, 0, RAM);
+	f->con = chardev_ring_new(f->md.loop, "con", flags & 2 ? 8 : 1 << 16);
+	f->pci = flags & 16;
+	if (f->pci)
+		BUG_ON(!dev_create(&f->md, &gpex_class, NULL, NULL, NULL));
+	d = dev_new(&f->md, cls, "d", NULL);
+	if (dev_class_has_prop(cls, "drive")) {
+		f->block = block_ctx_new(f->md.loop, BLOCK_AIO_THREADS, NULL);
+		BUG_ON(tasks_run(block_ctx_tasks(f->block), fuzz_disk, f));
+		BUG_ON(dev_set_prop(d, "drive", "d", NULL));
+	}
+	BUG_ON(netdev_init(&f->nd, &fuzz_netdev, f->md.loop, "n", 2, &fuzz_port, 0, NULL));
+	if (dev_class_has_prop(cls, "netdev") && flags & 1)
+		BUG_ON(dev_set_prop(d, "netdev", "n", NULL));
+	for (const struct prop *p = cls->props; p && p->name; p++)
+		if (p->kind == ST_BOOL && flags & 4)
+			dev_set_u64(d, p->name, !p->dflt);
+	if (dev_realize(d, NULL) < 0)
+		return false;
+	f->vd = container_of(d, struct virtio_dev, dev);
+	if (cls == &virtio_serial_class)
+		for (unsigned i = 0; i < 2; i++)
+			(void)!dev_create(&f->md, i ? &virtserialport_class : &virtconsole_class,
+					  NULL, NULL, "bus", "d", i ? "name" : "chardev",
+					  i ? "org.x.y" : "con", NULL);
+	f->transport = dev_new(&f->md, f->pci ? &virtio_pci_class : &virtio_mmio_class, "t", NULL);
+	dev_set_backend(f->transport, "vd", f->vd);
+	if (f->pci)
+		BUG_ON(dev_set_prop(f->transport, "addr", "0", NULL) ||
+		       dev_set_prop(f->transport, "disable-legacy", "off", NULL));
+	BUG_ON(dev_realize(f->transport, NULL));
+	if (f->pci)
+		fuzz_place(f);
+	return true;
+}
+
+static void fuzz_end(struct fuzz *f)
+{
+	machine_devs_free(&f->md);
+	chardev_free(f->con);
+	blk_free(f->disk);
+	block_ctx_free(f->block);
+	free(f->nd.id);
+	runstate_destroy(&f->run);
+	bus_free(f->md.bus);
+	gmem_free(f->md.mem);
+	loop_free(f->md.loop);
+}
+
+/* ---- Operations ---------------------------------------------------------------------------- */
+
+/* Any register of any range. */
+static void fuzz_access(struct fuzz *f, struct input *in, unsigned op)
+{
+	uint64_t pick = take(in, 1) % 8, off = take(in, 2), val = take(in, 1u << (op & 3));
+	unsigned size = 1u << (op & 3), n = 0;
+	struct region r;
+
+	for (int sp = 0; sp < BUS_SPACES; sp++)
+		for (size_t i = 0; bus_region_at(f->md.bus, (enum bus_space)sp, i, &r); i++) {
+			if (n++ != pick)
+				continue;
+			off = r.base + off % MIN(r.len, 0x4000u);
+			if (sp == BUS_IO && op & 4)
+				bus_io_write(f->md.bus, (uint16_t)off, val, MIN(size, 4u));
+			else if (sp == BUS_IO)
+				bus_io_read(f->md.bus, (uint16_t)off, MIN(size, 4u));
+			else if (op & 4)
+				bus_mem_write(f->md.bus, off, val, size);
+			else
+				bus_mem_read(f->md.bus, off, size);
+			return;
+		}
+}
+
+/* Device configuration. */
+static void fuzz_config(struct fuzz *f, struct input *in, unsigned op)
+{
+	uint64_t at = (f->pci ? BAR4_AT + 0x2000 : MMIO_AT + 0x100) + take(in, 1);
+	unsigned size = 1u << (op & 1 ? 2 : 0);
+
+	if (op & 4)
+		bus_mem_write(f->md.bus, at, take(in, size), size);
+	else
+		bus_mem_read(f->md.bus, at, size);
+}
+
+/* Save, spoil a few bytes, load: as after a pause, with nothing in progress. */
+static void fuzz_snapshot(struct fuzz *f, struct dev *d, struct input *in)
+{
+	size_t cap = state_save_size(&d->cls->state), n;
+	uint8_t *a = malloc(cap), *b = malloc(cap), *c = malloc(cap);
+	unsigned spoil = (unsigned)take(in, 1) % 4;
+
+	machine_devs_pause(&f->md);
+	BUG_ON(virtio_in_flight(f->vd));
+	n = dev_save(d, a, cap);
+	BUG_ON(n != cap);
+	memcpy(b, a, n);
+	while (spoil--)
+		b[take(in, 3) % n] = (uint8_t)take(in, 1);
+	if (dev_load(d, b, n, NULL)) {
+		dev_save(d, c, cap);
+		BUG_ON(memcmp(a, c, n)); /* refused means unchanged */
+	} else {
+		dev_save(d, b, cap);
+		BUG_ON(dev_load(d, b, n, NULL)); /* what we save, we take */
+		dev_save(d, c, cap);
+		BUG_ON(memcmp(b, c, n));
+	}
+	machine_devs_resume(&f->md);
+	free(a);
+	free(b);
+	free(c);
+}
+
+static void fuzz_frame(struct fuzz *f, struct input *in, unsigned op)
+{
+	uint8_t frame[1600] = { 0 };
+	struct net_hdr hdr = { .flags = op & 1, .csum_start = 14, .csum_offset = 6 };
+	struct iovec iov;
+	struct netpkt p = netpkt_of(&iov, frame, NET_ETH_MIN + take(in, 2) % 1500, &hdr);
+	uint64_t v = take(in, 8);
+
+	memset(frame, 0xff, 6);
+	memcpy(frame + 6, &v, 8);
+	if (f->nd.attached && net_send(&f->nd.port[op / 2 % 2], &p))
+		net_flush(&f->nd.port[op / 2 % 2]);
+}
+
+static void fuzz_op(struct fuzz *f, struct input *in, unsigned op)
+{
+	unsigned arg = (unsigned)take(in, 1);
+	uint8_t bytes[8];
+	uint64_t v;
+
+	switch (op % 16) {
+	case 0: fuzz_setup(f, take(in, 1) % 4 ? BIT(arg % 64) : take(in, 8)); break;
+	case 1:
+		v = take(in, 2); /* rings and buffers, at will */
+		f->ram[(arg & 1 ? RINGS + v % 0x4000 : v * 8 % RAM)] = (uint8_t)take(in, 1);
+		break;
+	case 2: fuzz_access(f, in, arg); break;
+	case 3: fuzz_config(f, in, arg); break;
+	case 4: loop_advance(f->md.loop, take(in, arg % 6) % MAX_STEP); break;
+	case 5: fuzz_snapshot(f, arg & 1 ? f->transport : &f->vd->dev, in); break;
+	case 6:
+		v = take(in, 8);
+		memcpy(bytes, &v, 8);
+		if (arg & 64)
+			chardev_ring_event(f->con, (enum chardev_event)(arg & 3));
+		else if (arg & 32)
+			(void)chardev_ring_output(f->con, bytes, arg % 8);
+		else
+			chardev_ring_input(f->con, bytes, arg % 9);
+		break;
+	case 7: fuzz_frame(f, in, arg); break;
+	case 8:
+		if (arg % 32 == 0)
+			machine_devs_reset(&f->md, RESET_WARM);
+		if (arg % 32 == 1 && f->pci)
+			fuzz_place(f);
+		if (arg % 32 == 2)
+			netdev_set_link(&f->nd, arg & 32);
+		if (arg % 32 > 2)
+			fuzz_kick(f, arg % 5);
+		break;
+	default:
+		fuzz_chain(f, in, arg);
+		if (op & 64) {
+			fuzz_kick(f, arg % QUEUES);
+			loop_advance(f->md.loop, 0);
+		}
+		break;
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, size };
+	const struct dev_class *cls[32], *c;
+	unsigned n = 0, flags;
+	struct fuzz f;
+
+	for (size_t i = 0; (c = hw_class_at(i)) && n < ARRAY_SIZE(cls); i++)
+		if (c->bus && !strcmp(c->bus, "virtio"))
+			cls[n++] = c;
+	c = cls[take(&in, 1) % n];
+	flags = (unsigned)take(&in, 1);
+	if (fuzz_machine(&f, c, flags)) {
+		bus_lock(f.md.bus);
+		fuzz_setup(&f, flags & 32 ? BIT(VIRTIO_RING_F_EVENT_IDX) : 0);
+		for (int ops = 0; in.n && ops < MAX_OPS; ops++)
+			fuzz_op(&f, &in, (unsigned)take(&in, 1));
+		loop_advance(f.md.loop, NS_PER_MS);
+		reg(&f, 0x70, VIRTIO_PCI_COMMON_STATUS, 1, 0);
+		bus_unlock(f.md.bus);
+	}
+	fuzz_end(&f);
+	return 0;
+}
