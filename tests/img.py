@@ -14,7 +14,7 @@ import tempfile
 
 from tap import Tap
 
-binary = sys.argv[1]
+binary = os.path.abspath(sys.argv[1])
 long = '--long' in sys.argv
 t = Tap()
 work = tempfile.mkdtemp(prefix='kvasir-img-')
