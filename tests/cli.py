@@ -30,6 +30,7 @@ empty = file('empty', b'')
 gz = file('gz', b'\x1f\x8b\x08' + bytes(600))
 big = file('big', bytes(8 << 20))
 cut = file('cut', open(good, 'rb').read()[:20])
+qcow = file('qcow', b'QFI\xfb\0\0\0\3' + bytes(1016))
 listener = socket.create_server(('127.0.0.1', 0))
 taken = listener.getsockname()[1]
 absent = os.path.join(work, 'absent')
@@ -42,6 +43,13 @@ WRONG = [
     (['-kernel', text], 'not a kernel'),
     (['-kernel', gz], 'gzip'),
     (['-kernel', cut], 'truncated'),
+    ([good, good], 'there is a kernel already'),
+    ([big], 'no firmware yet'),
+    ([qcow], 'no firmware yet'),
+    (['-drive', f'file={big},format=raw,if=virtio'], 'no firmware yet'),
+    ([gz], 'gzip'),
+    ([absent], f'{absent}: No such file'),
+    ([good, qcow], 'qcow'),
     ([good, '-initrd', absent], f'-initrd: {absent}: No such file'),
     ([good, '-initrd', big, '-m', '4'], 'no room for'),
     ([good, '-m', '0'], '-m 0'),

@@ -188,8 +188,10 @@ static void options_print_row(const struct option_row *r, FILE *out)
 
 static int opt_help(struct options *o, const char *arg, struct err *e)
 {
-	fprintf(o->out, "usage: kvasir [OPTIONS] [KERNEL]\n\n"
-			"Boots KERNEL (as -kernel KERNEL) in a virtual machine.\n");
+	fprintf(o->out,
+		"usage: kvasir [OPTIONS] [KERNEL] [DISK...]\n\n"
+		"Boots KERNEL (as -kernel KERNEL) in a virtual machine, with disk images (qcow2,\n"
+		"raw) as virtio disks. Which a file is, its content tells.\n");
 	for (unsigned i = 0; options_row(i); i++) {
 		const struct option_row *r = options_row(i);
 
@@ -277,10 +279,8 @@ static int options_defaults(struct options *o, struct err *e)
 		return err_set(e, EINVAL, "-initrd needs -kernel");
 	if (*o->cfg.append && !o->cfg.kernel)
 		return err_set(e, EINVAL, "-append needs -kernel");
-	if (!o->cfg.kernel)
-		return err_set(e, EINVAL,
-			       "nothing to boot: give a kernel (kvasir vmlinuz, or "
-			       "-kernel FILE); -help lists all options");
+	if (options_image_check(o, e) < 0)
+		return -EINVAL;
 	if (options_net_defaults(o, e) < 0)
 		return -EINVAL;
 	return options_log_check(o, e);
@@ -300,12 +300,7 @@ int options_parse(struct options *o, int argc, char *const *argv, struct err *e)
 		const struct option_row *row;
 
 		if (argv[i][0] != '-' || !argv[i][1]) {
-			if (o->cfg.kernel)
-				return err_set(e, EINVAL,
-					       "'%s': there is a kernel already ('%s'); options "
-					       "begin with '-'",
-					       argv[i], o->cfg.kernel);
-			o->cfg.kernel = argv[i];
+			r = options_image(o, argv[i], e);
 			continue;
 		}
 		row = options_find(argv[i], e);

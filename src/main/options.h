@@ -32,6 +32,7 @@ struct options {
 	unsigned net_nic_at;           /* the card's place in cfg.nic */
 	const char *net_backend_id;
 	const char *name; /* -name */
+	const char *disk; /* the first disk image given without an option */
 	void *owned[256]; /* strings made here, for options_free */
 	unsigned nowned;
 };
@@ -69,7 +70,12 @@ int options_hdb(struct options *o, const char *arg, struct err *e);
 int options_hdc(struct options *o, const char *arg, struct err *e);
 int options_hdd(struct options *o, const char *arg, struct err *e);
 int options_cdrom(struct options *o, const char *arg, struct err *e);
+/* A file name without an option, as the next free disk; its format is probed. */
+int options_disk_file(struct options *o, const char *file, struct err *e);
 int options_snapshot(struct options *o, const char *arg, struct err *e);
+/* options_image.c: a word without a dash, a kernel or a disk; and is there something to boot? */
+int options_image(struct options *o, const char *path, struct err *e);
+int options_image_check(const struct options *o, struct err *e);
 /* options_char.c: */
 int options_serial(struct options *o, const char *arg, struct err *e);
 int options_chardev(struct options *o, const char *arg, struct err *e);

@@ -433,6 +433,11 @@ int options_cdrom(struct options *o, const char *arg, struct err *e)
 	return options_disk(o, "-cdrom", arg, ",media=cdrom,index=2", e);
 }
 
+int options_disk_file(struct options *o, const char *file, struct err *e)
+{
+	return options_disk(o, file, file, "", e);
+}
+
 int options_snapshot(struct options *o, const char *arg, struct err *e)
 {
 	o->cfg.snapshot = true;
