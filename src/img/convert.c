@@ -93,7 +93,8 @@ static bool convert_take_co(struct convert *c, uint64_t *off, uint64_t *n, bool 
 		return false;
 	*off = in_src = c->at;
 	b = convert_source(c, &in_src);
-	span = MIN(c->len - c->at, b->len - in_src);
+	/* the last piece may be the rounding up to a sector, behind the source's end */
+	span = in_src < b->len ? MIN(c->len - c->at, b->len - in_src) : c->len - c->at;
 	if (c->compress) {
 		/* whole clusters of the target, whatever kind they are */
 		*n = MIN(c->piece, c->len - c->at);

@@ -166,8 +166,13 @@ static int cmp_all_co(struct cmp *c, struct img *im, struct img_progress *p)
 	uint64_t end = MAX(c->a->len, c->b->len), n;
 
 	for (uint64_t at = 0; at < end; at += n) {
+		uint64_t common = MIN(c->a->len, c->b->len);
 		bool both;
-		int r = cmp_zero_co(c, at, end, &n, &both);
+		int r;
+
+		if (at == common && !im->quiet)
+			printf("Warning: Image size mismatch!\n");
+		r = cmp_zero_co(c, at, at < common ? common : end, &n, &both);
 
 		if (r < 0) {
 			img_fail("Sector allocation test failed: %s", strerror(-r));
@@ -250,8 +255,6 @@ int img_compare(struct img *im, int argc, char **argv)
 			if (!im->quiet)
 				printf("Strict mode: Image size mismatch!\n");
 		} else {
-			if (c.a->len != c.b->len && !im->quiet)
-				printf("Warning: Image size mismatch!\n");
 			r = cmp_all_co(&c, im, &p);
 		}
 	}

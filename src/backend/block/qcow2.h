@@ -39,13 +39,6 @@ int qcow2_create_check(const struct qcow2_create *c, struct err *e) must_check;
 int qcow2_co_create(struct block *file, struct block *data_file, const struct qcow2_create *c,
 		    struct err *e) must_check;
 
-/*
- * For -snapshot: a qcow2 node over base whose file is a temporary one in $TMPDIR (/var/tmp), that
- * vanishes with the process. base becomes the new node's child; on failure it stays the caller's.
- */
-int qcow2_co_create_overlay(struct block_ctx *ctx, struct block *base, struct block **out,
-			    struct err *e) must_check;
-
 /* Is the node one of this driver? */
 bool qcow2_is(const struct block *b);
 

@@ -27,7 +27,7 @@ struct chk {
 	uint32_t *refs; /* by cluster */
 	uint32_t *l2;   /* how many L1 entries point to a table in this cluster */
 	uint8_t *buf;   /* a cluster */
-	uint64_t next;  /* where the next cluster of the disk would be contiguous */
+	uint64_t next;  /* where the next cluster of this L2 table would be contiguous */
 	bool rebuild;   /* the refcount structure itself is wrong */
 	uint64_t ref_corruptions, ref_leaks;
 };
@@ -171,6 +171,7 @@ static int check_l2_tables_co(struct chk *c, const uint8_t *active)
 		r = q2_file_pread_co(s->b->file, t << s->cluster_bits, c->buf, s->cluster_size);
 		if (r < 0)
 			return r;
+		c->next = 0;
 		for (uint32_t i = 0; i < s->cluster_size; i += s->l2_entry_size) {
 			if (q2_get64(c->buf + i))
 				check_l2_entry(c, c->buf + i, c->l2[t],
@@ -360,6 +361,8 @@ static int check_compare_co(struct chk *c, bool fix_leaks)
 
 			if (has)
 				r = q2_ref_get_co(s, cl, &is);
+			if (is || should)
+				c->r->image_end = (cl + 1) << s->cluster_bits;
 			if (r < 0 || is == should)
 				continue;
 			if (is < should) {
@@ -383,16 +386,6 @@ static int check_compare_co(struct chk *c, bool fix_leaks)
 		}
 	}
 	return r;
-}
-
-/* The image's end: behind the last cluster that is in use. */
-static uint64_t check_end(struct chk *c)
-{
-	uint64_t n = c->n;
-
-	while (n && !c->refs[n - 1])
-		n--;
-	return n << c->s->cluster_bits;
 }
 
 static int check_all_co(struct chk *c, unsigned fix, struct err *e)
@@ -424,7 +417,6 @@ static int check_all_co(struct chk *c, unsigned fix, struct err *e)
 		if (r >= 0)
 			r = check_copied_co(c, true);
 		free(refs);
-		c->r->image_end = check_end(c);
 		return r;
 	}
 	if (r >= 0) {
@@ -433,7 +425,6 @@ static int check_all_co(struct chk *c, unsigned fix, struct err *e)
 	}
 	if (r >= 0)
 		r = check_copied_co(c, false);
-	c->r->image_end = check_end(c);
 	return r;
 }
 

@@ -7,9 +7,7 @@
  * Threads: the node's loop.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "backend/block/qcow2_priv.h"
 
@@ -181,48 +179,5 @@ int qcow2_co_create(struct block *file, struct block *data_file, const struct qc
 				       ? "no space left, on the device or for the names in the "
 					 "header (try a larger cluster size)"
 				       : strerror(-r));
-	return 0;
-}
-
-int qcow2_co_create_overlay(struct block_ctx *ctx, struct block *base, struct block **out,
-			    struct err *e)
-{
-	struct block_opts o = { .writable = true, .cache_no_flush = true, .no_backing = true };
-	struct qcow2_create c = { .size = (base->len + 511) & ~511ull };
-	const char *dir = getenv("TMPDIR");
-	struct block *file = NULL;
-	char *path;
-	int fd, r;
-
-	*out = NULL;
-	if (asprintf(&path, "%s/kvasir-XXXXXX", dir && dir[0] ? dir : "/var/tmp") < 0)
-		return err_set(e, ENOMEM, "out of memory");
-	fd = mkstemp(path);
-	if (fd < 0) {
-		r = err_set(e, errno,
-			    "a temporary file for the snapshot cannot be made as %s: %s (set "
-			    "TMPDIR to a folder with room)",
-			    path, strerror(errno));
-		free(path);
-		return r;
-	}
-	close(fd);
-	o.filename = path;
-	o.discard_unmap = true;
-	r = block_co_create_file(ctx, path, 0, &o, &file, e);
-	unlink(path);
-	if (r >= 0) {
-		r = qcow2_co_create(file, NULL, &c, e);
-		if (r < 0)
-			block_co_close(file);
-	}
-	if (r >= 0)
-		r = block_co_open_node(ctx, &qcow2_driver, &o, NULL, file, out, e);
-	free(path);
-	if (r < 0)
-		return err_prefix(e, "temporary overlay");
-	(*out)->backing = base;
-	(*out)->len = base->len;
-	base->parent = *out;
 	return 0;
 }

@@ -309,15 +309,17 @@ int q2_header_read_co(struct qcow2 *s, struct err *e)
 
 	if (s->b->file->len < H_V2_LEN)
 		return err_set(e, EINVAL, "%s: not in qcow2 format: the file is too short", f);
-	h = malloc(2 << 20);
-	if (!h)
-		return err_set(e, ENOMEM, "%s: out of memory", f);
-	r = q2_file_pread_co(s->b->file, 0, h, 512);
+	h = malloc(512);
+	r = h ? q2_file_pread_co(s->b->file, 0, h, 512) : -ENOMEM;
 	if (r < 0)
 		err_set(e, -r, "%s: the header cannot be read: %s", f, strerror(-r));
 	else
 		r = header_fields(s, h, e);
 	if (r >= 0) {
+		free(h);
+		h = malloc(s->cluster_size);
+		if (!h)
+			return err_set(e, ENOMEM, "%s: out of memory", f);
 		r = q2_file_pread_co(s->b->file, 0, h, s->cluster_size);
 		if (r < 0)
 			err_set(e, -r, "%s: the header cannot be read: %s", f, strerror(-r));

@@ -4,7 +4,18 @@
  * The code is a memfd mapped twice, once to write and once to execute. When code or its
  * descriptions are full, everything is dropped; that happens between blocks, never under running
  * code. A block whose bytes were written is unlinked from everything that leads to it and left
- * where it is.
+ * where it is; its entry leads out, for entries of ibtc that are still there.
+ *
+ * Code of 64-bit programs slides: a library is at another address in each process, and its code is
+ * to be made once. It does not contain where it is but where its home is, an address below 2 GiB;
+ * what it wants to know of addresses is relative to v->jit.slide, the difference, which whoever
+ * enters the block has set. A page has one home; what a module's pages have in common is the slide
+ * (cache_home guesses it, and moves a page when a jump shows that the guess was wrong), so that
+ * jumps inside of a module leave it alone. Links across pages are valid for one slide in one
+ * address space: the number they compare stands for both.
+ * A target that ibtc does not know in this address space yet is looked up in two steps, of which
+ * the second one does not depend on it: by linear page in v->jit.ctlb, which has host address and
+ * slide, and by host address in v->jit.places.
  *
  * References: see jit.h. Threads: the vCPU's own.
  */
@@ -26,6 +37,7 @@
 static void cache_clear_ibtc(struct vcpu *v)
 {
 	memset(v->jit.ibtc, 0, sizeof(v->jit.ibtc));
+	memset(v->jit.ctlb, 0, sizeof(v->jit.ctlb));
 }
 
 static void cache_renew(struct vcpu *v);
@@ -53,8 +65,21 @@ static uint32_t cache_serial(struct vcpu *v)
 static void cache_set_context(struct vcpu *v, unsigned ctx, uint32_t serial)
 {
 	v->jit.link[ctx] = serial;
+	if (ctx == TLB_USER) {
+		v->jitp->user_serial = serial;
+		v->jit.link[ctx] = 0; /* set by who enters code */
+	}
 	v->jit.token[ctx] = (uint64_t)(serial & 0x7fff) << 48 | (serial & 0xff) << 4;
 	v->jit.token[ctx + JIT_CTXS] = v->jit.token[ctx] | CACHE_FLAT32;
+}
+
+/* Nothing that was valid is valid now. */
+static void cache_vpages_clear(struct jit_vpages *p)
+{
+	if (p->n > JIT_VPAGES / 32) {
+		memset(p->bit, 0, sizeof(p->bit));
+		p->n = 0;
+	}
 }
 
 /* New numbers for all contexts. */
@@ -65,9 +90,37 @@ static void cache_renew(struct vcpu *v)
 	memset(j->asid_serial, 0, sizeof(j->asid_serial));
 	for (unsigned c = 0; c < JIT_CTXS; c++)
 		cache_set_context(v, c, ++j->serial);
-	j->asid_serial[v->asid] = v->jit.link[TLB_USER];
+	j->asid_serial[v->asid] = j->user_serial;
 	j->serial++;
 	j->kernel_low = false;
+	for (unsigned n = 0; n < ARRAY_SIZE(j->vpages); n++)
+		cache_vpages_clear(&j->vpages[n]);
+}
+
+/* New numbers for all of the user's contexts. */
+static void cache_renew_user(struct vcpu *v)
+{
+	struct jit *j = v->jitp;
+	uint32_t serial = cache_serial(v);
+
+	memset(j->asid_serial, 0, sizeof(j->asid_serial));
+	j->asid_serial[v->asid] = serial;
+	cache_set_context(v, TLB_USER, serial);
+	cache_vpages_clear(&j->vpages[0]);
+}
+
+uint32_t jit_link_number(struct vcpu *v, unsigned ctx, uint64_t slide)
+{
+	struct jit *j = v->jitp;
+	struct jit_pair *p;
+
+	if (ctx % JIT_CTXS != TLB_USER)
+		return v->jit.link[ctx % JIT_CTXS];
+	p = &j->pairs[((slide >> PAGE_SHIFT) * 0x9e3779b1u ^ slide >> 32 ^ j->user_serial) %
+		      JIT_PAIRS];
+	if (!p->number || p->serial != j->user_serial || p->slide != slide)
+		*p = (struct jit_pair){ slide, j->user_serial, ++j->last_pair };
+	return p->number;
 }
 
 void jit_new_context(struct vcpu *v)
@@ -156,10 +209,28 @@ void jit_tlb_flush(struct vcpu *v)
 		cache_tlb_clear_ctx(v, c);
 }
 
-/* Where a linear page stands in code_vpages. */
+/* Where a linear page stands in jit_vpages. */
 static unsigned cache_vpage(gva_t la)
 {
 	return (unsigned)((la >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> 32) & (JIT_VPAGES - 1);
+}
+
+void jit_code_at(struct jit *j, unsigned ctx, gva_t la)
+{
+	struct jit_vpages *p = &j->vpages[ctx % JIT_CTXS != TLB_USER];
+	unsigned n = cache_vpage(la);
+
+	if (p->bit[n / 64] & BIT(n % 64))
+		return;
+	p->bit[n / 64] |= BIT(n % 64);
+	p->n++;
+}
+
+static bool cache_has_code(const struct jit *j, bool kernel, gva_t la)
+{
+	unsigned n = cache_vpage(la);
+
+	return j->vpages[kernel].bit[n / 64] & BIT(n % 64);
 }
 
 void jit_tlb_flush_page(struct vcpu *v, uint64_t la)
@@ -168,8 +239,10 @@ void jit_tlb_flush_page(struct vcpu *v, uint64_t la)
 
 	if (!j)
 		return;
-	if (j->code_vpages[cache_vpage(la) / 64] & BIT(cache_vpage(la) % 64))
+	if (cache_has_code(j, true, la))
 		jit_new_context(v);
+	else if (cache_has_code(j, false, la))
+		cache_renew_user(v);
 	for (unsigned c = 0; c < JIT_CTXS; c++)
 		cache_tlb_clear_at(v, c, (la >> PAGE_SHIFT) & (JIT_TLB_SIZE - 1));
 }
@@ -221,9 +294,18 @@ static void cache_unlink(struct jit *j, struct jit_link *l)
 
 /* ---- Lookup --------------------------------------------------------------------------------- */
 
-static unsigned cache_hash(gva_t la)
+static unsigned cache_hash(const uint8_t *host)
 {
-	return (unsigned)(la ^ (la >> 14)) & (JIT_HASH - 1);
+	uintptr_t x = (uintptr_t)host;
+
+	return (unsigned)(x ^ (x >> 14)) & (JIT_HASH - 1);
+}
+
+/* Is this the block for la's code (which block_lookup has found at host)? */
+static bool cache_is(const struct jit_block *jb, gva_t la, const uint8_t *host, unsigned ctx)
+{
+	return jb->host == host && jb->ctx == ctx &&
+	       (jit_slides(ctx, la) ? jb->slides : !jb->slides && jb->la == la);
 }
 
 static struct jit_page **cache_page(struct jit *j, const struct kvm_page *page)
@@ -235,46 +317,60 @@ static struct jit_page **cache_page(struct jit *j, const struct kvm_page *page)
 	return p;
 }
 
-static unsigned cache_ibtc(struct vcpu *v, gva_t la, unsigned ctx)
+/* la: where the block is in this address space. */
+static void cache_ibtc_add(struct vcpu *v, struct jit_block *b, gva_t la)
 {
-	return (la ^ v->jit.token[ctx]) & (JIT_IBTC_SIZE - 1);
+	uint64_t token = v->jit.token[b->ctx], tag = la ^ token, slide = la - b->la;
+	struct jit_ibtc_entry *x = &v->jit.ibtc[tag & (JIT_IBTC_SIZE - 1)];
+	uint32_t link = jit_link_number(v, b->ctx, slide);
+	void *code = v->jitp->rx + b->entry_mem;
+
+	v->jitp->stat.ibtc_fills += x->tag != tag;
+	*x = (struct jit_ibtc_entry){ tag, code, slide, link, 0 };
+	if (!b->slides)
+		return;
+	v->jit.places[jit_place_index(b->host)] = (struct jit_place){ b->host, code };
+	v->jit.ctlb[(la >> PAGE_SHIFT) & (JIT_CTLB_SIZE - 1)] =
+		(struct jit_ctlb_entry){ (la & PAGE_MASK) ^ token, (uintptr_t)b->host - la, slide,
+					 link, 0 };
 }
 
-void jit_ibtc_add(struct vcpu *v, struct jit_block *b)
+static void cache_unplace(struct vcpu *v, const struct jit_block *b)
 {
-	unsigned at = cache_ibtc(v, b->la, b->ctx);
-	struct jit_ibtc_entry *x = &v->jit.ibtc[at];
+	struct jit_place *p = &v->jit.places[jit_place_index(b->host)];
 
-	v->jitp->stat.ibtc_fills += x->tag != (b->la ^ v->jit.token[b->ctx]);
-	if (x->code != v->jitp->rx + b->entry_mem) {
-		if (b->nibtc < ARRAY_SIZE(b->ibtc))
-			b->ibtc[b->nibtc] = (uint16_t)at;
-		if (b->nibtc <= ARRAY_SIZE(b->ibtc))
-			b->nibtc++;
-	}
-	*x = (struct jit_ibtc_entry){ b->la ^ v->jit.token[b->ctx], v->jitp->rx + b->entry_mem };
+	if (p->code == v->jitp->rx + b->entry_mem)
+		*p = (struct jit_place){ 0 };
 }
 
-/* Take a block out of ibtc, under whatever context it was put there. */
+/* Take a block out of ibtc, wherever it is there. */
 static void cache_ibtc_remove(struct vcpu *v, const struct jit_block *b)
 {
 	void *code = v->jitp->rx + b->entry_mem;
 
-	if (b->nibtc <= ARRAY_SIZE(b->ibtc)) {
-		for (unsigned n = 0; n < b->nibtc; n++)
-			if (v->jit.ibtc[b->ibtc[n]].code == code)
-				v->jit.ibtc[b->ibtc[n]] = (struct jit_ibtc_entry){ 0 };
-		return;
-	}
+	cache_unplace(v, b);
 	for (unsigned n = 0; n < JIT_IBTC_SIZE; n++)
 		if (v->jit.ibtc[n].code == code)
 			v->jit.ibtc[n] = (struct jit_ibtc_entry){ 0 };
 }
 
+/* Whoever still knows the entry is led out; nobody is between it and the end of this. */
+static void cache_close(struct jit *j, const struct jit_block *b)
+{
+	uint8_t code[JIT_DEAD_BYTES] = { 0xe8 }; /* call g_dead; .long place of b */
+	uint32_t at = b->entry_mem + 5;
+	uint32_t to = (uint32_t)(j->g_dead - ((uintptr_t)j->rx + at));
+	uint32_t place = (uint32_t)(((const uint8_t *)b - j->meta) / 16);
+
+	memcpy(code + 1, &to, sizeof(to));
+	memcpy(code + 5, &place, sizeof(place));
+	memcpy(j->rw + b->entry_mem, code, sizeof(code));
+}
+
 static void cache_remove(struct vcpu *v, struct jit_block *b)
 {
 	struct jit *j = v->jitp;
-	struct jit_block **p = &j->hash[cache_hash(b->la)];
+	struct jit_block **p = &j->hash[cache_hash(b->host)];
 
 	while (*p && *p != b)
 		p = &(*p)->hash_next;
@@ -287,7 +383,8 @@ static void cache_remove(struct vcpu *v, struct jit_block *b)
 		if (j->pending == &b->link[n])
 			j->pending = NULL;
 	}
-	cache_ibtc_remove(v, b);
+	cache_unplace(v, b);
+	cache_close(j, b);
 	b->dead = 1;
 	jit_profile_keep(j, b);
 	j->stat.invalidated++;
@@ -341,7 +438,8 @@ void jit_flush(struct vcpu *v)
 		memset(j->hash, 0, sizeof(j->hash));
 		memset(j->pages, 0, sizeof(j->pages));
 	}
-	memset(j->code_vpages, 0, sizeof(j->code_vpages));
+	memset(j->vpages, 0, sizeof(j->vpages));
+	memset(v->jit.places, 0, JIT_PLACES * sizeof(*v->jit.places));
 	j->used = j->glue_end;
 	j->meta_used = 0;
 	j->ndescs = 0;
@@ -352,8 +450,8 @@ void jit_flush(struct vcpu *v)
 	j->stat.flushes++;
 }
 
-bool jit_cache_page(struct vcpu *v, struct jit_block *jb, unsigned n, struct kvm_page *page,
-		    uint32_t gen, gva_t la)
+/* What is known of a page of which gen is the generation now; NULL: no memory. */
+static struct jit_page *cache_page_get(struct vcpu *v, struct kvm_page *page, uint32_t gen)
 {
 	struct jit *j = v->jitp;
 	struct jit_page **pp = cache_page(j, page);
@@ -362,7 +460,7 @@ bool jit_cache_page(struct vcpu *v, struct jit_block *jb, unsigned n, struct kvm
 		struct jit_page *p;
 
 		if (j->meta_used + sizeof(*p) > j->meta_size)
-			return false;
+			return NULL;
 		p = (struct jit_page *)(j->meta + j->meta_used);
 		j->meta_used += (sizeof(*p) + 15) & ~(size_t)15;
 		*p = (struct jit_page){ .page = page, .gen = gen };
@@ -371,31 +469,133 @@ bool jit_cache_page(struct vcpu *v, struct jit_block *jb, unsigned n, struct kvm
 		jit_page_written(v, page);
 	}
 	(*pp)->gen = gen;
-	jb->ref[n] = (struct jit_ref){ (*pp)->blocks, jb };
-	(*pp)->blocks = &jb->ref[n];
-	j->code_vpages[cache_vpage(la) / 64] |= BIT(cache_vpage(la) % 64);
+	return *pp;
+}
+
+bool jit_cache_page(struct vcpu *v, struct jit_block *jb, unsigned n, struct kvm_page *page,
+		    uint32_t gen, gva_t la)
+{
+	struct jit_page *p = cache_page_get(v, page, gen);
+
+	if (!p)
+		return false;
+	jb->ref[n] = (struct jit_ref){ p->blocks, jb };
+	p->blocks = &jb->ref[n];
+	jit_code_at(v->jitp, jb->ctx, la);
+	return true;
+}
+
+/* ---- Homes ---------------------------------------------------------------------------------- */
+
+static bool cache_home_fits(gva_t home)
+{
+	return home >= PAGE_SIZE && home < 0x7fff0000;
+}
+
+/* The home of a page at la if the page n pages away, being of the same module, has one. */
+static gva_t cache_home_near(struct vcpu *v, gva_t la, int64_t n)
+{
+	gva_t at = la + (uint64_t)(n * (int64_t)PAGE_SIZE);
+	const struct itlb_entry *x = &v->itlb[1][(at >> PAGE_SHIFT) & (ITLB_SIZE - 1)];
+	const struct jit_page *p;
+
+	if (x->tag != (at | v->asid))
+		return 0;
+	p = *cache_page(v->jitp, x->page);
+	if (!p || !p->blocks || !p->home || !cache_home_fits(p->home + (la - at)))
+		return 0;
+	return p->home + (la - at);
+}
+
+/*
+ * A home for a page at la: that of the code which has jumped there directly or of a page that is
+ * near, moved by as much; else a part of la.
+ */
+static gva_t cache_home_guess(struct vcpu *v, gva_t la, const struct jit_link *l)
+{
+	gva_t home;
+
+	if (l && cache_home_fits((l->la & PAGE_MASK)) && l->ctx == TLB_USER)
+		return l->la & PAGE_MASK;
+	for (int64_t n = 1; n <= 16; n++) {
+		home = cache_home_near(v, la, n);
+		if (!home)
+			home = cache_home_near(v, la, -n);
+		if (home)
+			return home;
+	}
+	return la < BIT(30) ? MAX(la, PAGE_SIZE) : (la & (BIT(30) - 1)) | BIT(30);
+}
+
+/* A page gets a home, or another. Entries of ctlb tell the old one. */
+static void cache_move(struct vcpu *v, struct jit_page *p, gva_t home)
+{
+	if (p->home == home)
+		return;
+	if (p->home) {
+		cache_renew_user(v);
+		p->moved++;
+	}
+	p->home = home;
+}
+
+enum { CACHE_MOVES = 3 };
+
+/* Where code at la is made for. False: no memory. */
+static bool cache_home(struct vcpu *v, const struct block *b, gva_t la, const struct jit_link *l,
+		       gva_t *home)
+{
+	struct jit_page *p = cache_page_get(v, b->page, b->gen);
+
+	if (!p)
+		return false;
+	if (!p->home || (!p->blocks && p->moved < CACHE_MOVES))
+		cache_move(v, p, cache_home_guess(v, la & PAGE_MASK, l));
+	*home = p->home + (la & ~PAGE_MASK);
 	return true;
 }
 
 /*
+ * A direct jump has led to jb, and with another slide. They are of one module: the page moves.
+ * True: jb has gone.
+ */
+static bool cache_reunite(struct vcpu *v, const struct jit_link *l, const struct jit_block *jb)
+{
+	struct jit_page *p = *cache_page(v->jitp, jb->page);
+
+	if (l->trace || l->ctx != TLB_USER || !jb->slides || !p || p->moved >= CACHE_MOVES ||
+	    !cache_home_fits(l->la & PAGE_MASK))
+		return false;
+	jit_page_written(v, p->page);
+	cache_move(v, p, l->la & PAGE_MASK);
+	return true;
+}
+
+/* ---- Getting a block ------------------------------------------------------------------------ */
+
+/*
  * The block of this address, bytes and context, translated now if b is hot; a trace if there is one
- * and plain is not set. NULL: not yet.
+ * and plain is not set. l: the jump that has led here, or NULL. NULL: not yet.
  */
 static struct jit_block *cache_get(struct vcpu *v, struct block *b, gva_t la, unsigned ctx,
-				   bool plain)
+				   const struct jit_link *l, bool plain)
 {
 	struct jit *j = v->jitp;
 	struct jit_block *jb;
+	gva_t home = la;
 	uint64_t start;
 
-	for (jb = j->hash[cache_hash(la)]; jb; jb = jb->hash_next)
-		if (jb->la == la && jb->host == b->host && jb->ctx == ctx && jb->gen == b->gen &&
-		    !(plain && jb->trace))
+	for (jb = j->hash[cache_hash(b->host)]; jb; jb = jb->hash_next)
+		if (cache_is(jb, la, b->host, ctx) && jb->gen == b->gen && !(plain && jb->trace))
 			return jb;
 	if (++b->heat < j->heat)
 		return NULL;
 	start = kvm_now_ns();
-	jb = jit_translate(v, b, la, ctx);
+	if (jit_slides(ctx, la) && !cache_home(v, b, la, l, &home)) {
+		jit_flush(v);
+		return NULL;
+	}
+	jb = jit_translate(v, b, la, ctx, la - home);
 	if (!jb) {
 		jit_flush(v);
 		return NULL;
@@ -411,10 +611,10 @@ static struct jit_block *cache_get(struct vcpu *v, struct block *b, gva_t la, un
 
 void jit_cache_add(struct jit *j, struct jit_block *jb)
 {
-	struct jit_block **head = &j->hash[cache_hash(jb->la)], *b;
+	struct jit_block **head = &j->hash[cache_hash(jb->host)], *b;
 
 	for (b = jb->trace ? *head : NULL; b; b = b->hash_next)
-		if (b->la == jb->la && b->ctx == jb->ctx) {
+		if (b->host == jb->host && b->la == jb->la && b->ctx == jb->ctx) {
 			while (b->in)
 				cache_unlink(j, b->in);
 			cache_ibtc_remove(j->v, b);
@@ -426,9 +626,9 @@ void jit_cache_add(struct jit *j, struct jit_block *jb)
 struct jit_block *jit_cache_find(struct jit *j, gva_t la, const uint8_t *host, unsigned ctx,
 				 bool trace)
 {
-	struct jit_block *b = j->hash[cache_hash(la)];
+	struct jit_block *b = j->hash[cache_hash(host)];
 
-	while (b && !(!b->trace == !trace && b->la == la && b->host == host && b->ctx == ctx))
+	while (b && !(!b->trace == !trace && cache_is(b, la, host, ctx)))
 		b = b->hash_next;
 	return b;
 }
@@ -449,28 +649,33 @@ void jit_thread(struct vcpu *v)
 static void cache_enter(struct vcpu *v, uint64_t code)
 {
 	struct jit *j = v->jitp;
+	struct jit_link *l;
 
 	v->jit.tmp2 = 0;
 	jit_enter(v, code);
+	if ((int32_t)v->jit.sample < 0)
+		v->jit.sample = JIT_SAMPLE;
 	j->stat.exits++;
-	j->pending = (struct jit_link *)(uintptr_t)v->jit.tmp2;
+	/* the last one that was not there may have been found without C */
+	l = (struct jit_link *)(uintptr_t)v->jit.tmp2;
+	j->pending = l && l->la + v->jit.slide == v->r[REG_RIP] ? l : NULL;
 	j->stat.link_exits += j->pending != NULL;
 	v->cur = NULL;
 }
 
 bool jit_run_known(struct vcpu *v)
 {
-	struct jit_ibtc_entry *x;
-	gva_t la = v->r[REG_RIP];
+	const struct jit_ibtc_entry *x;
 	unsigned ctx;
 
 	if (!jit_usable(v) || v->jitp->pending || v->flush_code || v->jit.interp_once ||
 	    v->jit.hot || jit_recording(v->jitp))
 		return false;
 	ctx = jit_code_ctx(v);
-	x = &v->jit.ibtc[cache_ibtc(v, la, ctx)];
-	if (x->tag != (la ^ v->jit.token[ctx]) || !x->code)
+	x = jit_lookup(v, v->r[REG_RIP], ctx);
+	if (!x)
 		return false;
+	jit_arrive(v, x, ctx);
 	cache_enter(v, (uintptr_t)x->code);
 	return true;
 }
@@ -508,13 +713,17 @@ static bool cache_code_global(struct vcpu *v, gva_t la)
 bool jit_run(struct vcpu *v, struct block *b)
 {
 	struct jit *j = v->jitp;
+	gva_t la = v->r[REG_RIP];
 	struct jit_link *l;
 	struct jit_block *jb;
 	bool plain = false;
 	unsigned ctx;
 
-	if (!jit_usable(v) || b->has_page_end || b->alone)
+	if (!jit_usable(v) || b->has_page_end || b->alone) {
+		if (j)
+			j->pending = NULL;
 		return false;
+	}
 	if (v->jit.interp_once) {
 		v->jit.interp_once = 0;
 		j->pending = NULL;
@@ -526,25 +735,37 @@ bool jit_run(struct vcpu *v, struct block *b)
 		j->kernel_low = !cache_code_global(v, v->r[REG_RIP]);
 	l = j->pending;
 	j->pending = NULL;
-	if (l && (l->la != v->r[REG_RIP] || l->ctx != ctx))
+	if (l && (l->la + v->jit.slide != la || l->ctx != ctx))
 		l = NULL;
+	if (unlikely(j->last_pair > ~0u - 4)) { /* no number is given twice */
+		jit_flush(v);
+		j->last_pair = 0;
+		memset(j->pairs, 0, sizeof(j->pairs));
+		return false;
+	}
 	if (unlikely(v->jit.hot) && jit_trace_hot(v, b, ctx))
 		plain = true;
 	if (unlikely(jit_recording(j)) && jit_trace_record(v, b, ctx))
 		return false; /* the interpreter shows the way */
 	plain |= l && l->plain;
-	jb = cache_get(v, b, v->r[REG_RIP], ctx, plain);
-	if (!jb)
+	jb = cache_get(v, b, la, ctx, l, plain);
+	if (!jb || (l && l->la != jb->la && cache_reunite(v, l, jb)))
 		return false;
+	v->jit.slide = la - jb->la;
+	if (ctx % JIT_CTXS == TLB_USER)
+		v->jit.link[TLB_USER] = jit_link_number(v, ctx, v->jit.slide);
+	jit_code_at(j, ctx, la);
 	if (j->check)
 		return cache_check_run(v, b, jb, ctx);
-	if (l) {
+	if (l && l->la == jb->la) {
 		if (l->target && l->stamp) /* another address space: stamp it anew */
 			cache_unlink(j, l);
 		jit_set_link(j, l, jb);
+	} else if (l && l->other && !l->target) {
+		jit_patch32(j, l->site, l->other - (l->site + 4));
 	}
 	if (!plain)
-		jit_ibtc_add(v, jb);
+		cache_ibtc_add(v, jb, la);
 	cache_enter(v, (uintptr_t)j->rx + jb->entry_mem);
 	return true;
 }
@@ -613,8 +834,13 @@ int jit_new(struct vcpu *v)
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	j->descs = mmap(NULL, j->max_descs * sizeof(*j->descs), PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (j->meta == MAP_FAILED || (void *)j->descs == MAP_FAILED)
+	v->jit.places = mmap(NULL, JIT_PLACES * sizeof(*v->jit.places), PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (j->meta == MAP_FAILED || (void *)j->descs == MAP_FAILED ||
+	    (void *)v->jit.places == MAP_FAILED)
 		goto fail;
+	v->jit.meta = j->meta;
+	v->jit.sample = JIT_SAMPLE;
 	emit_init(&e, j->rw, 16384, (uintptr_t)j->rx);
 	jit_glue(j, &e);
 	emit_align(&e, 64);
@@ -649,6 +875,7 @@ void jit_free(struct vcpu *v)
 	munmap(j->rx, j->code_size);
 	munmap(j->meta, j->meta_size);
 	munmap(j->descs, j->max_descs * sizeof(*j->descs));
+	munmap(v->jit.places, JIT_PLACES * sizeof(*v->jit.places));
 	jit_check_free(v);
 	free(j->rec);
 	jit_profile_free(j);

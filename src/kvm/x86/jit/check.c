@@ -219,7 +219,8 @@ void jit_check_stop(struct vcpu *v)
 /* A trace is followed as far as control goes the same way. */
 static bool check_goes_on(const struct vcpu *v, const struct jit_block *jb, const struct insn *i)
 {
-	return i < v->block_end && (!jb->trace || v->r[REG_RIP] == jb->trace->rip[i - jb->insns]);
+	return i < v->block_end &&
+	       (!jb->trace || v->r[REG_RIP] == jb->trace->rip[i - jb->insns] + v->jit.slide);
 }
 
 static void check_interpret(struct vcpu *v, const struct jit_block *jb)
@@ -293,7 +294,7 @@ static void check_fill_tlb(struct vcpu *v)
 /* ---- One block ------------------------------------------------------------------------------- */
 
 /* Flags that an exit to la keeps. */
-static unsigned check_live(const struct jit_block *jb, gva_t la)
+static unsigned check_live(const struct jit_block *jb, gva_t la) /* before the slide */
 {
 	unsigned live = 0;
 	bool known = false;
@@ -311,6 +312,7 @@ static bool check_once(struct vcpu *v, struct jit_block *jb, bool *alone)
 {
 	struct jit_check *c = v->jitp->check;
 	unsigned old_dead = c->dead_at == c->start.r[REG_RIP] ? c->dead : 0, live = 0, undef = 0;
+	uint64_t slide = c->start.r[REG_RIP] - jb->la;
 
 	c->nw = c->nbytes = c->npage = c->nacc = 0;
 	c->interp.done = 0;
@@ -353,7 +355,7 @@ static bool check_once(struct vcpu *v, struct jit_block *jb, bool *alone)
 	if (c->interp.end == CHECK_RAN && (jb->trace || c->interp.done == jb->n)) {
 		const struct jit_link *l = (struct jit_link *)(uintptr_t)v->jit.tmp2;
 
-		live = jb->trace && l ? l->live : check_live(jb, c->interp.r[REG_RIP]);
+		live = jb->trace && l ? l->live : check_live(jb, c->interp.r[REG_RIP] - slide);
 		for (unsigned n = 0; n < c->interp.done; n++) {
 			const struct insn_info *info = &insn_info[jb->insns[n].id];
 

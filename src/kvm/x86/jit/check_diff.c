@@ -150,7 +150,7 @@ void jit_check_report(struct vcpu *v, const struct jit_block *jb)
 		(unsigned long long)c->stat.blocks);
 	for (unsigned n = 0; n < jb->n; n++) {
 		if (jb->trace)
-			rip = jb->trace->rip[n];
+			rip = jb->trace->rip[n] + (c->start.r[REG_RIP] - jb->la);
 		insn_format(&jb->insns[n], DECODE_64, rip, s, sizeof(s));
 		log_err("  %16llx  %s%s", (unsigned long long)rip, s,
 			jb->trace && n + 1 == c->interp.done ? "  <- the last to run" : "");

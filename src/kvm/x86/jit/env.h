@@ -19,17 +19,46 @@ struct jit_tlb_entry {
 /* Apart, so that copying from one page to another of the same index does not go back and forth. */
 enum { JIT_READ, JIT_WRITE };
 
-#define JIT_IBTC_SIZE 16384
+#define JIT_IBTC_BITS 14
+#define JIT_IBTC_SIZE (1u << JIT_IBTC_BITS)
 struct jit_ibtc_entry {
 	uint64_t tag; /* linear address ^ token, whose low bits index; 0 is never one */
 	void *code;
+	uint64_t slide; /* for env.slide, env.link */
+	uint32_t link;
+	uint32_t spare;
 };
+
+/* Pages of user code: what a target in one that is not in ibtc is looked up by. */
+#define JIT_CTLB_BITS 10
+#define JIT_CTLB_SIZE (1u << JIT_CTLB_BITS)
+struct jit_ctlb_entry {
+	uint64_t tag;   /* linear address of the page ^ token; 0 is never one */
+	uint64_t delta; /* host minus linear address */
+	uint64_t slide;
+	uint32_t link;
+	uint32_t spare;
+};
+/* Where code that slides is, by host address of the guest's; any address space. */
+#define JIT_PLACE_BITS 16
+#define JIT_PLACES     (1u << JIT_PLACE_BITS)
+struct jit_place {
+	const uint8_t *host;
+	void *code;
+};
+#define JIT_SAMPLE 32 /* jumps to other address spaces' targets between two that are linked anew \
+		       */
 
 #define JIT_COUNTS 8192 /* blocks share them */
 #define JIT_DELTAS 64
 
 enum { VEC_OUT, VEC_SSE, VEC_AVX };
-enum { JIT_HOT_NOT, JIT_HOT_BLOCK /* make a trace */, JIT_HOT_STALE /* a trace may not run */ };
+enum {
+	JIT_HOT_NOT,
+	JIT_HOT_BLOCK, /* make a trace */
+	JIT_HOT_STALE, /* a trace may not run */
+	JIT_HOT_DEAD,  /* the block has gone */
+};
 /*
  * Contexts of data, as enum tlb_ctx; and of code: those for 64-bit mode, then the same for 32-bit
  * code in flat segments.
@@ -40,12 +69,15 @@ struct jit_env {
 	void *self;   /* struct vcpu */
 	uint64_t tmp; /* scratch of the glue code */
 	uint64_t tmp2;
+	uint64_t tmp3;
+	uint64_t slide; /* linear addresses of the block that runs, minus those in its code */
 	/*
 	 * What makes code addresses of a context valid: token enters the tags of ibtc, link is
 	 * compared by direct jumps across pages (of one block to another: both have one mode).
 	 */
 	uint64_t token[JIT_CODE_CTXS];
-	uint32_t link[JIT_CTXS];
+	uint32_t link[JIT_CTXS]; /* of the user's: depends on slide, too */
+	uint32_t sample;         /* until the next sample; negative: taken */
 	uint32_t host_mxcsr;
 	uint16_t host_fcw;
 	uint32_t vec_was;           /* vec_live before the C function under way was called */
@@ -59,6 +91,9 @@ struct jit_env {
 	uint32_t count[JIT_COUNTS]; /* arrivals at blocks until a trace is made there */
 	uint64_t delta[JIT_DELTAS]; /* of a trace: host minus guest address of a page in use */
 	uint8_t check;              /* CHECK_* of check.h: a block is being compared */
+	struct jit_place *places;
+	void *meta; /* descriptions of blocks */
 	struct jit_ibtc_entry ibtc[JIT_IBTC_SIZE];
+	struct jit_ctlb_entry ctlb[JIT_CTLB_SIZE];
 	struct jit_tlb_entry tlb[JIT_CTXS][2][JIT_TLB_SIZE]; /* JIT_READ, JIT_WRITE */
 };

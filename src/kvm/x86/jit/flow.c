@@ -12,6 +12,13 @@ static void trans_lea_rsp(struct trans *t, int32_t delta)
 	asm_lea(&t->e, t->word == 8, H_R9, H_R9, -1, 0, delta);
 }
 
+/* mov word [S0 + off], address of code. */
+static void trans_store_la(struct trans *t, int32_t off, gva_t la)
+{
+	trans_la(t, S1, la);
+	emit_mov_store(&t->e, t->word, S0, off, S1);
+}
+
 /* mov word [S0 + off], imm. */
 static void trans_store_imm(struct trans *t, int32_t off, uint64_t val)
 {
@@ -40,7 +47,9 @@ void trans_push(struct trans *t, const struct insn *i, bool imm, uint64_t val)
 	trans_clobber(t, trans_live_before(t, i));
 	asm_lea(e, t->word == 8, S0, H_R9, -1, 0, -t->word);
 	trans_probe(t, t->word, true);
-	if (imm)
+	if (imm && t->slides && jit_kinds[i->id] != JK_PUSH_I)
+		trans_store_la(t, 0, val);
+	else if (imm)
 		trans_store_imm(t, 0, val);
 	else
 		emit_mov_store(e, t->word, S0, 0, trans_reg(t, i->rm, S1, true));
@@ -123,7 +132,7 @@ static void trans_exit(struct trans *t, gva_t la, struct jit_link *link, unsigne
 
 	if (live && !t->in_mem)
 		trans_save_flags(t);
-	asm_const(e, S0, la);
+	trans_la(t, S0, la);
 	asm_st(e, S0, JIT_OFF_R(REG_RIP));
 	asm_const(e, S0, (uintptr_t)link);
 	asm_st(e, S0, JIT_OFF(jit.tmp2));
@@ -136,7 +145,7 @@ void trans_leave_hot(struct trans *t, gva_t la, unsigned why)
 	struct emit *e = &t->e;
 
 	asm_st_gs8(e, JIT_OFF(jit.hot), why);
-	asm_const(e, S0, la);
+	trans_la(t, S0, la);
 	asm_st(e, S0, JIT_OFF_R(REG_RIP));
 	asm_jmp(e, t->j->g_exit);
 }
@@ -154,6 +163,8 @@ void trans_goto_live(struct trans *t, gva_t la, struct jit_link *l, unsigned liv
 	 * is masked) must not stop the guest.
 	 */
 	bool back = la <= t->rip || (t->tr && !l->plain), far = !trans_near(t, la);
+	/* a page of a trace may be of a module that slides by another amount */
+	bool lookup = far || (t->tr && t->slides);
 	size_t busy = 0, other = 0;
 
 	l->la = la;
@@ -161,6 +172,8 @@ void trans_goto_live(struct trans *t, gva_t la, struct jit_link *l, unsigned liv
 	l->ctx = (uint8_t)t->ctx;
 	l->target = NULL;
 	l->stamp = 0;
+	l->other = 0;
+	l->trace = t->tr != NULL;
 	l->mem |= back; /* counted on arrival */
 	if (far || l->mem) {
 		trans_clobber(t, live);
@@ -189,13 +202,15 @@ void trans_goto_live(struct trans *t, gva_t la, struct jit_link *l, unsigned liv
 	if ((far || l->mem) && live)
 		t->in_mem = true;
 	trans_exit(t, la, l, live);
-	if (!other)
+	if (!lookup)
 		return;
 	/* another address space: look there; if that misses, C makes the link anew */
-	asm_fix(e, other);
+	if (other)
+		asm_fix(e, other);
+	l->other = (uint32_t)(e->run - (uint64_t)(uintptr_t)t->j->rx + emit_size(e));
 	asm_const(e, S0, (uintptr_t)l);
 	asm_st(e, S0, JIT_OFF(jit.tmp2));
-	asm_const(e, S0, la);
+	trans_la(t, S0, la);
 	asm_jmp(e, t->j->g_ibtc[t->ctx]);
 }
 
@@ -219,19 +234,29 @@ static void trans_check_target(struct trans *t)
 void trans_jump_s0(struct trans *t, int32_t pop, size_t miss[2])
 {
 	struct emit *e = &t->e;
-	uint32_t ibtc = (uint32_t)offsetof(struct vcpu, jit.ibtc);
 
 	asm_gs(e, 0x33, true, S0, (uint32_t)offsetof(struct vcpu, jit.token) + 8 * t->ctx);
 	asm_rr(e, 0x8b, false, S1, S0);
 	asm_ri(e, 4, false, S1, JIT_IBTC_SIZE - 1);
-	asm_shift(e, 4, false, S1, 4);
+	asm_shift(e, 4, false, S1, 5);
 	asm_cmp_gs32(e, JIT_OFF(requests), 0);
 	miss[0] = asm_jump_fwd(e, CC_NE);
-	asm_gs_base(e, 0x3b, true, S0, S1, ibtc);
+	asm_gs_base(e, 0x3b, true, S0, S1, (uint32_t)offsetof(struct vcpu, jit.ibtc));
 	miss[1] = asm_jump_fwd(e, CC_NE);
-	if (pop)
-		trans_lea_rsp(t, pop);
-	asm_gs_base(e, 0xff, false, 4, S1, ibtc + 8); /* jmp gs:[S1 + code] */
+	jit_ibtc_go(e, t->ctx, pop);
+}
+
+void trans_jump_missed(struct trans *t, int32_t pop, const size_t miss[2])
+{
+	asm_fix(&t->e, miss[1]);
+	if (t->ctx == TLB_USER) {
+		if (pop)
+			trans_lea_rsp(t, pop);
+		jit_ibtc_second(t->j, &t->e);
+		if (pop)
+			trans_lea_rsp(t, -pop);
+	}
+	asm_fix(&t->e, miss[0]);
 }
 
 /*
@@ -246,8 +271,7 @@ static void trans_goto_s0(struct trans *t, int32_t undo, uint32_t desc)
 	size_t miss[2];
 
 	trans_jump_s0(t, 0, miss);
-	asm_fix(e, miss[0]);
-	asm_fix(e, miss[1]);
+	trans_jump_missed(t, 0, miss);
 	if (undo) {
 		trans_lea_rsp(t, undo);
 		asm_call(e, t->j->g_exec_end);
@@ -343,7 +367,9 @@ static void trans_push_run(struct trans *t, const struct insn *i, unsigned n,
 		else
 			trans_store_imm(t, off, i->imm);
 	}
-	if (call)
+	if (call && t->slides)
+		trans_store_la(t, 0, t->next);
+	else if (call)
 		trans_store_imm(t, 0, t->next);
 	trans_lea_rsp(t, -total);
 	if (call) {

@@ -127,7 +127,7 @@ uint64_t jit_call_exec_x87(struct vcpu *v, uint32_t desc)
 /* The entry of a block that the host must not run now. */
 uint64_t jit_call_x87(struct vcpu *v, uint32_t desc)
 {
-	v->r[REG_RIP] = v->jitp->descs[desc].rip;
+	v->r[REG_RIP] = v->jitp->descs[desc].rip + v->jit.slide;
 	v->jit.interp_once = 1;
 	return 1;
 }
@@ -153,7 +153,7 @@ void trans_x87_pointers(struct trans *t, uint32_t last)
 	const struct jit_desc *d = &t->j->descs[last - 1];
 	unsigned fop = (d->insn->opcode & 7u) << 8 | d->insn->modrm;
 
-	asm_const(&t->e, S1, d->rip);
+	trans_la(t, S1, d->rip);
 	asm_st(&t->e, S1, OFF_XSAVE + FX_FIP);
 	emit_bytes(&t->e, mov_gs16, sizeof(mov_gs16));
 	asm_u32(&t->e, OFF_XSAVE + FX_FOP);
@@ -183,7 +183,12 @@ static void x87_data_pointer(struct trans *t, const struct insn *i)
 	int base = -1, index = -1;
 
 	if (i->base >= REG_RIP && i->index == REG_ZERO) {
-		asm_const(e, S1, i->asize == 8 ? at : (uint32_t)at);
+		if (i->base == REG_RIP)
+			trans_la(t, S1, at);
+		else
+			asm_const(e, S1, at);
+		if (i->asize != 8)
+			asm_rr(e, 0x8b, false, S1, S1);
 	} else {
 		if (i->base != REG_ZERO)
 			base = (int)trans_reg(t, i->base, S1, true);

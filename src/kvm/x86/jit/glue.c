@@ -230,24 +230,148 @@ static uint64_t glue_make_lean(struct emit *e, uintptr_t fn, uint64_t g_exec_end
 	return at;
 }
 
-/* Go to the linear address in S0; v->fl has the flags. */
-static void glue_ibtc(struct emit *e, unsigned ctx, uint64_t g_exit)
-{
-	uint32_t ibtc = (uint32_t)offsetof(struct vcpu, jit.ibtc);
-	uint32_t token = (uint32_t)offsetof(struct vcpu, jit.token) + 8 * ctx;
-	size_t miss;
+/* op reg, gs:[base + field of an entry]. */
+#define GLUE_IBTC(field) \
+	((uint32_t)(offsetof(struct vcpu, jit.ibtc) + offsetof(struct jit_ibtc_entry, field)))
+#define GLUE_CTLB(field) \
+	((uint32_t)(offsetof(struct vcpu, jit.ctlb) + offsetof(struct jit_ctlb_entry, field)))
 
-	asm_gs(e, 0x33, true, S0, token);
+/* S1 = offset of ibtc's entry for the tag in S0. */
+static void glue_ibtc_at(struct emit *e)
+{
 	asm_rr(e, 0x8b, false, S1, S0);
 	asm_ri(e, 4, false, S1, JIT_IBTC_SIZE - 1);
-	asm_shift(e, 4, false, S1, 4);
-	asm_gs_base(e, 0x3b, true, S0, S1, ibtc);
-	miss = asm_jump_fwd(e, CC_NE);
-	asm_gs_base(e, 0xff, false, 4, S1, ibtc + 8);
-	asm_fix(e, miss);
+	asm_shift(e, 4, false, S1, 5);
+}
+
+/*
+ * User code: the linear address ^ token in S0 is not in ibtc; look it up as jit_lookup does. Not
+ * known: to the address in S1, with S0 as it was. Places of registers in struct vcpu are free while
+ * they are in the host's.
+ */
+static uint64_t glue_place(struct emit *e)
+{
+	uint32_t token = (uint32_t)offsetof(struct vcpu, jit.token) + 8 * TLB_USER;
+	uint64_t at = asm_here(e);
+	size_t miss[2];
+
+	asm_st(e, S1, JIT_OFF(jit.tmp3));
+	asm_st(e, H_RAX, JIT_OFF_R(REG_RAX));
+	asm_st(e, H_RCX, JIT_OFF_R(REG_RCX));
 	asm_gs(e, 0x33, true, S0, token);
+	asm_rr(e, 0x8b, false, H_RAX, S0);
+	asm_shift(e, 5, false, H_RAX, PAGE_SHIFT);
+	asm_ri(e, 4, false, H_RAX, JIT_CTLB_SIZE - 1);
+	asm_shift(e, 4, false, H_RAX, 5);
+	asm_mov(e, H_RCX, S0);
+	asm_ri(e, 4, true, H_RCX, -(int32_t)PAGE_SIZE);
+	asm_gs(e, 0x33, true, H_RCX, token);
+	asm_gs_base(e, 0x3b, true, H_RCX, H_RAX, GLUE_CTLB(tag));
+	miss[0] = asm_jump_fwd(e, CC_NE);
+	asm_gs_base(e, 0x8b, true, H_RCX, H_RAX, GLUE_CTLB(delta));
+	asm_rr(e, 0x03, true, H_RCX, S0);
+	asm_mov(e, S1, H_RCX); /* jit_place_index */
+	asm_shift(e, 5, true, S1, 14);
+	asm_rr(e, 0x33, false, S1, H_RCX);
+	asm_ri(e, 4, false, S1, JIT_PLACES - 1);
+	asm_shift(e, 4, false, S1, 4);
+	asm_gs(e, 0x03, true, S1, JIT_OFF(jit.places));
+	emit_op(e, &(struct emit_op){ .map = M1, /* cmp rcx, [S1] */
+				      .opcode = 0x3b,
+				      .modrm = true,
+				      .mem = true,
+				      .w = true,
+				      .reg = H_RCX,
+				      .rm = S1 });
+	miss[1] = asm_jump_fwd(e, CC_NE);
+	emit_mov_load(e, 8, S1, S1, offsetof(struct jit_place, code));
+	asm_st(e, S1, JIT_OFF(jit.tmp));
+	asm_gs(e, 0x33, true, S0, token);
+	glue_ibtc_at(e);
+	asm_gs_base(e, 0x89, true, S0, S1, GLUE_IBTC(tag));
+	asm_gs_base(e, 0x8b, true, H_RCX, H_RAX, GLUE_CTLB(slide));
+	asm_st(e, H_RCX, JIT_OFF(jit.slide));
+	asm_gs_base(e, 0x89, true, H_RCX, S1, GLUE_IBTC(slide));
+	asm_gs_base(e, 0x8b, false, H_RCX, H_RAX, GLUE_CTLB(link));
+	asm_gs(e, 0x89, false, H_RCX, (uint32_t)offsetof(struct vcpu, jit.link[TLB_USER]));
+	asm_gs_base(e, 0x89, false, H_RCX, S1, GLUE_IBTC(link));
+	asm_ld(e, S0, JIT_OFF(jit.tmp));
+	asm_gs_base(e, 0x89, true, S0, S1, GLUE_IBTC(code));
+	asm_ld(e, H_RAX, JIT_OFF_R(REG_RAX));
+	asm_ld(e, H_RCX, JIT_OFF_R(REG_RCX));
+	asm_rr(e, 0xff, false, 4, S0); /* jmp S0 */
+	asm_fix(e, miss[0]);
+	asm_fix(e, miss[1]);
+	asm_gs(e, 0x33, true, S0, token);
+	asm_ld(e, H_RAX, JIT_OFF_R(REG_RAX));
+	asm_ld(e, H_RCX, JIT_OFF_R(REG_RCX));
+	asm_gs(e, 0xff, false, 4, JIT_OFF(jit.tmp3));
+	return at;
+}
+
+void jit_ibtc_go(struct emit *e, unsigned ctx, int32_t pop)
+{
+	if (ctx == TLB_USER) {
+		asm_gs_base(e, 0x8b, true, S0, S1, GLUE_IBTC(slide));
+		asm_st(e, S0, JIT_OFF(jit.slide));
+		asm_gs_base(e, 0x8b, false, S0, S1, GLUE_IBTC(link));
+		asm_gs(e, 0x89, false, S0, (uint32_t)offsetof(struct vcpu, jit.link[TLB_USER]));
+	}
+	if (pop)
+		asm_lea(e, ctx < JIT_CTXS, H_R9, H_R9, -1, 0, pop);
+	asm_gs_base(e, 0xff, false, 4, S1, GLUE_IBTC(code)); /* jmp gs:[S1 + code] */
+}
+
+void jit_ibtc_second(const struct jit *j, struct emit *e)
+{
+	/* lea S1, [rip + 5]: what follows the jump */
+	emit_bytes(e, "\x4c\x8d\x1d\x05\x00\x00\x00", 7);
+	asm_jmp(e, j->g_place);
+}
+
+/*
+ * Go to the linear address in S0; v->fl has the flags. Of user code now and then one leaves, and
+ * its link is made anew.
+ */
+static void glue_ibtc(const struct jit *j, struct emit *e, unsigned ctx)
+{
+	uint32_t token = (uint32_t)offsetof(struct vcpu, jit.token) + 8 * ctx;
+	size_t miss, leave = 0;
+
+	if (ctx == TLB_USER) {
+		asm_sub_gs8(e, JIT_OFF(jit.sample), 1);
+		leave = asm_jump_fwd(e, CC_S);
+	}
+	asm_gs(e, 0x33, true, S0, token);
+	glue_ibtc_at(e);
+	asm_gs_base(e, 0x3b, true, S0, S1, GLUE_IBTC(tag));
+	miss = asm_jump_fwd(e, CC_NE);
+	jit_ibtc_go(e, ctx, 0);
+	asm_fix(e, miss);
+	if (ctx == TLB_USER)
+		jit_ibtc_second(j, e);
+	asm_gs(e, 0x33, true, S0, token);
+	if (leave)
+		asm_fix(e, leave);
 	asm_st(e, S0, JIT_OFF_R(REG_RIP));
-	asm_jmp(e, g_exit);
+	asm_jmp(e, j->g_exit);
+}
+
+/* Called from the entry of a block that has gone: to C, for what is at its address now. */
+static uint64_t glue_dead(const struct jit *j, struct emit *e)
+{
+	uint64_t at = asm_here(e);
+
+	glue_pop(e, S1);
+	emit_mov_load(e, 4, S1, S1, 0); /* see cache_close */
+	asm_shift(e, 4, true, S1, 4);
+	asm_gs(e, 0x03, true, S1, JIT_OFF(jit.meta));
+	emit_mov_load(e, 8, S0, S1, offsetof(struct jit_block, la));
+	asm_gs(e, 0x03, true, S0, JIT_OFF(jit.slide));
+	asm_st(e, S0, JIT_OFF_R(REG_RIP));
+	asm_st_gs8(e, JIT_OFF(jit.hot), JIT_HOT_DEAD);
+	asm_jmp(e, j->g_exit);
+	return at;
 }
 
 void jit_glue(struct jit *j, struct emit *e)
@@ -271,11 +395,15 @@ void jit_glue(struct jit *j, struct emit *e)
 	glue_vec_out(e);
 	glue_leave(e);
 
+	emit_align(e, 16);
+	j->g_place = glue_place(e);
 	for (unsigned c = 0; c < JIT_CODE_CTXS; c++) {
 		emit_align(e, 16);
 		j->g_ibtc[c] = asm_here(e);
-		glue_ibtc(e, c, j->g_exit);
+		glue_ibtc(j, e, c);
 	}
+	emit_align(e, 16);
+	j->g_dead = glue_dead(j, e);
 
 	emit_align(e, 16);
 	j->g_exec = glue_make_call(e, (uintptr_t)jit_call_exec, GLUE_EXEC);
@@ -398,8 +526,8 @@ static bool glue_exec(struct vcpu *v, uint32_t desc)
 	v->jitp->calls[i->id]++;
 	v->cur = i;
 	v->block_end = &sentinel;
-	v->insn_rip = d->rip;
-	v->r[REG_RIP] = d->rip + i->len;
+	v->insn_rip = d->rip + v->jit.slide;
+	v->r[REG_RIP] = v->insn_rip + i->len;
 	n = glue_operands(v, i, a); /* with rIP as operands see it */
 	((exec_fn *)i->exec)(v, i);
 	if (!v->long64)
@@ -446,7 +574,7 @@ uint64_t jit_call_vec(struct vcpu *v, uint32_t desc)
 
 	if (glue_vec_allowed(v, insn_info[d->insn->id].attr & A_AVX))
 		return 0;
-	v->r[REG_RIP] = d->rip;
+	v->r[REG_RIP] = d->rip + v->jit.slide;
 	v->jit.interp_once = 1;
 	return 1;
 }

@@ -25,11 +25,13 @@ struct jit_link {
 	uint32_t site;            /* offset in the code of the rel32 */
 	uint32_t stub;            /* where it goes when it leads nowhere */
 	uint32_t stamp;           /* offset of the imm32 compared with env.link; 0: same page */
-	gva_t la;                 /* where it leads */
+	uint32_t other;           /* where it looks the target up; 0: nowhere */
+	gva_t la;                 /* where it leads, before the slide */
 	uint16_t live;            /* F_*: flags that are right there */
 	uint8_t ctx;              /* of the code; tells whose env.link it compares */
 	bool mem;                 /* arrives with the flags in v->fl */
 	bool plain;               /* leads to the block even where a trace begins */
+	bool trace;               /* is a trace's */
 };
 
 /* A page's list of the blocks made of its bytes. */
@@ -45,16 +47,16 @@ struct jit_block {
 	struct jit_link *in; /* jumps that lead here */
 	struct kvm_page *page;
 	const uint8_t *host; /* host address of the guest code */
-	gva_t la;
-	uint64_t runs; /* executions, if j->counting */
+	gva_t la;            /* linear address; before the slide, if it slides */
+	uint64_t made;       /* slide when it was made */
+	uint64_t runs;       /* executions, if j->counting */
 	uint32_t gen;
 	uint32_t entry;     /* code offset: EFLAGS hold the flags */
 	uint32_t entry_mem; /* flags are in v->fl */
 	uint32_t size;      /* of the code, from entry_mem on */
 	uint16_t n;         /* instructions */
 	uint8_t ctx;
-	uint8_t nibtc; /* places in ibtc; more than ibtc[] has: look everywhere */
-	uint16_t ibtc[4];
+	bool slides;             /* runs at any linear address: see cache.c */
 	uint8_t dead;            /* removed; memory goes with the cache */
 	uint8_t avx;             /* has AVX instructions */
 	uint8_t fpu;             /* has any of x87, MMX, SSE, AVX */
@@ -77,6 +79,7 @@ struct jit_desc {
 #define JIT_HASH       (1u << 16)
 #define JIT_PAGES      (1u << 12)
 #define JIT_VPAGES     (1u << 20)
+#define JIT_PAIRS      256
 #define JIT_HEAT       12 /* by default */
 #define JIT_TRACE_HEAT 300
 
@@ -85,7 +88,25 @@ struct jit_page {
 	struct jit_page *next;
 	struct kvm_page *page;
 	struct jit_ref *blocks;
+	gva_t home; /* linear address that user code in it is made for; 0: none yet */
 	uint32_t gen;
+	uint8_t moved; /* how often home has changed */
+};
+
+/* A number for the links of user code at one slide in one address space. */
+struct jit_pair {
+	uint64_t slide;
+	uint32_t serial; /* of the address space */
+	uint32_t number; /* 0: free */
+};
+
+/*
+ * Bloom filter of the linear pages that code was reached at. INVLPG of one makes all links stale,
+ * so a data page must seldom be taken for one.
+ */
+struct jit_vpages {
+	uint64_t bit[JIT_VPAGES / 64];
+	unsigned n; /* bits set */
 };
 
 struct jit {
@@ -105,17 +126,18 @@ struct jit {
 	struct jit_page *pages[JIT_PAGES];
 	size_t glue_end; /* code below it is the glue */
 	/* glue, as addresses in rx */
-	uint64_t g_enter, g_exit, g_exec, g_exec_end, g_vec, g_link, g_ibtc_miss;
+	uint64_t g_enter, g_exit, g_exec, g_exec_end, g_vec, g_dead;
+	uint64_t
+		g_place; /* user's S0: address ^ token; go there by ctlb, or to the address in S1 */
 	uint64_t g_lean[JIT_LEANS];
 	uint64_t g_exec_x87, g_x87;     /* g_exec in blocks with x87; entry of such a block */
 	uint64_t g_ibtc[JIT_CODE_CTXS]; /* S0: linear address; go there by ibtc, or leave */
 	uint32_t serial;                /* last context number given */
+	uint32_t user_serial;           /* of the user's context */
+	uint32_t last_pair;             /* last number of a pair given */
+	struct jit_pair pairs[JIT_PAIRS];
 	uint32_t asid_serial[4096];
-	/*
-	 * Bloom filter of the linear pages that code was translated from. INVLPG of one makes all
-	 * links stale, so a data page must seldom be taken for one.
-	 */
-	uint64_t code_vpages[JIT_VPAGES / 64];
+	struct jit_vpages vpages[2]; /* of user and kernel code */
 	bool kernel_low;          /* kernel code in the lower half has run in this address space */
 	struct jit_check *check;  /* lockstep with the interpreter, or NULL */
 	struct jit_link *pending; /* the jump that was taken to leave */
@@ -165,9 +187,54 @@ static inline bool jit_usable(const struct vcpu *v)
 	       !v->ac_check && v->cpl % 3 == 0 && jit_data_ctx(v) < JIT_CTXS;
 }
 
+/*
+ * Does user code at la slide? Not near the end of the lower half, where a branch that leaves it
+ * faults at one address and not at another.
+ */
+static inline bool jit_slides(unsigned ctx, gva_t la)
+{
+	return ctx == TLB_USER && la < 0x7fff00000000;
+}
+
+static inline unsigned jit_place_index(const uint8_t *host)
+{
+	return (unsigned)((uintptr_t)host ^ (uintptr_t)host >> 14) & (JIT_PLACES - 1);
+}
+
+/* The entry of ibtc for la, brought there if it is known; NULL: it is not. */
+static inline const struct jit_ibtc_entry *jit_lookup(struct vcpu *v, gva_t la, unsigned ctx)
+{
+	uint64_t tag = la ^ v->jit.token[ctx], page = (la & PAGE_MASK) ^ v->jit.token[ctx];
+	struct jit_ibtc_entry *x = &v->jit.ibtc[tag & (JIT_IBTC_SIZE - 1)];
+	const struct jit_ctlb_entry *c = &v->jit.ctlb[(la >> PAGE_SHIFT) & (JIT_CTLB_SIZE - 1)];
+	const struct jit_place *p;
+
+	if (x->tag == tag)
+		return x;
+	if (ctx != TLB_USER || c->tag != page)
+		return NULL;
+	p = &v->jit.places[jit_place_index((const uint8_t *)(uintptr_t)(la + c->delta))];
+	if ((uintptr_t)p->host != la + c->delta)
+		return NULL;
+	*x = (struct jit_ibtc_entry){ tag, p->code, c->slide, c->link, 0 };
+	return x;
+}
+/* What has to be so when code in an entry for a context runs. */
+static inline void jit_arrive(struct vcpu *v, const struct jit_ibtc_entry *x, unsigned ctx)
+{
+	v->jit.slide = x->slide;
+	if (ctx % JIT_CTXS == TLB_USER)
+		v->jit.link[TLB_USER] = x->link;
+}
+
 /* ---- glue.c --------------------------------------------------------------------------------- */
 void jit_glue(struct jit *j, struct emit *e);
 void jit_enter(struct vcpu *v, uint64_t code);
+/* Code: go where ibtc's entry at S1 says, with pop added to rSP. Uses S0. */
+void jit_ibtc_go(struct emit *e, unsigned ctx, int32_t pop);
+/* Code: the user's target in S0 (^ token) is not in ibtc: look it up. Goes on if it is not known.
+ */
+void jit_ibtc_second(const struct jit *j, struct emit *e);
 /* Called from generated code; see glue.c. */
 uint64_t jit_call_exec(struct vcpu *v, uint32_t desc);
 uint64_t jit_call_exec_end(struct vcpu *v, uint32_t desc);
@@ -199,8 +266,12 @@ uint64_t jit_call_x87(struct vcpu *v, uint32_t desc);
 bool jit_x87_writes(const struct insn *i);
 
 /* ---- trans.c -------------------------------------------------------------------------------- */
-/* Translate the interpreter's block at la; NULL when it cannot be (cache full: flushed). */
-struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsigned ctx);
+/*
+ * Translate the interpreter's block at la, for la - slide if it slides (else slide is 0); NULL when
+ * it cannot be (cache full: flushed).
+ */
+struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsigned ctx,
+				uint64_t slide);
 /* Flags read before they are written from la on, seen a few instructions ahead. */
 unsigned jit_flags_ahead(struct vcpu *v, const uint8_t *code, size_t avail);
 
@@ -217,7 +288,15 @@ bool jit_trace_hot(struct vcpu *v, const struct block *b, unsigned ctx);
 bool jit_trace_record(struct vcpu *v, const struct block *b, unsigned ctx);
 
 /* ---- cache.c -------------------------------------------------------------------------------- */
-void jit_ibtc_add(struct vcpu *v, struct jit_block *b);
+/*
+ * At the entry of each block there is room for a jump that leads out once it is dead, which is not
+ * needed any more when the block has begun.
+ */
+#define JIT_DEAD_BYTES 9
+/* Number of the links of a context's code under a slide. */
+uint32_t jit_link_number(struct vcpu *v, unsigned ctx, uint64_t slide);
+/* la's page means what it does now: until a flush of it says otherwise. */
+void jit_code_at(struct jit *j, unsigned ctx, gva_t la);
 /*
  * Enter jb in the list of a page that it is made of, as its n-th; gen: of the page then. False: no
  * memory.

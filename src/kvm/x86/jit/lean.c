@@ -20,7 +20,6 @@
 uint64_t jit_next(struct vcpu *v)
 {
 	const struct jit_ibtc_entry *x;
-	gva_t la = v->r[REG_RIP], tag;
 	unsigned ctx = jit_code_ctx(v);
 
 	if ((atomic_load_explicit(&v->requests, memory_order_relaxed) | v->ev.exc_pending |
@@ -28,9 +27,11 @@ uint64_t jit_next(struct vcpu *v)
 	     v->jit.interp_once) ||
 	    !jit_usable(v))
 		return 0;
-	tag = la ^ v->jit.token[ctx];
-	x = &v->jit.ibtc[tag & (JIT_IBTC_SIZE - 1)];
-	return x->tag == tag ? (uintptr_t)x->code : 0;
+	x = jit_lookup(v, v->r[REG_RIP], ctx);
+	if (!x)
+		return 0;
+	jit_arrive(v, x, ctx);
+	return (uintptr_t)x->code;
 }
 
 /* Go on there, or leave generated code. */
@@ -74,7 +75,7 @@ uint64_t jit_lean_syscall(struct vcpu *v, uint32_t desc)
 
 	if (!(v->efer & EFER_SCE) || (flags & RF_TF))
 		return 0;
-	v->r[REG_RCX] = d->rip + d->insn->len;
+	v->r[REG_RCX] = d->rip + v->jit.slide + d->insn->len;
 	v->r[REG_R11] = flags;
 	v->no_trap = false;
 	v->r[REG_RIP] = v->msr.lstar;

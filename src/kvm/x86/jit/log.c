@@ -24,7 +24,7 @@ static bool log_wanted(const struct kvm_options *o, const struct jit_block *jb)
 	if (!o->jit_log)
 		return false;
 	for (unsigned i = 0; i < jb->n && o->jit_log_ranges; i++) {
-		gva_t la = jit_block_rip(jb, i);
+		gva_t la = jit_block_rip(jb, i) + jb->made;
 
 		for (unsigned n = 0; n < o->jit_log_ranges; n++)
 			if (la <= o->jit_log_range[n].last &&
@@ -57,8 +57,8 @@ static void log_guest(FILE *f, const struct jit_block *jb)
 	for (unsigned n = 0; n < jb->n; n++) {
 		gva_t la = jit_block_rip(jb, n);
 
-		insn_format(&jb->insns[n], DECODE_64, la, text, sizeof(text));
-		log_line(f, la, jit_block_bytes(jb, la), jb->insns[n].len, text);
+		insn_format(&jb->insns[n], DECODE_64, la + jb->made, text, sizeof(text));
+		log_line(f, la + jb->made, jit_block_bytes(jb, la), jb->insns[n].len, text);
 	}
 	fputc('\n', f);
 }
@@ -103,7 +103,7 @@ static void log_host(FILE *f, const struct jit *j, const struct jit_block *jb)
 	unsigned ng = jit_glue_names(j, g);
 	struct insn i;
 
-	fprintf(f, "OUT: %u bytes for 0x%llx\n", jb->size, (unsigned long long)jb->la);
+	fprintf(f, "OUT: %u bytes for 0x%llx\n", jb->size, (unsigned long long)(jb->la + jb->made));
 	while (end > p && end[-1] == 0xcc) /* padding, which no block ends with otherwise */
 		end--;
 	while (p < end) {

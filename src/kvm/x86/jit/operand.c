@@ -205,9 +205,10 @@ bool trans_near(const struct trans *t, gva_t la)
 unsigned trans_flags_at(struct trans *t, gva_t la)
 {
 	struct vcpu *v = t->v;
-	const struct itlb_entry *x = &v->itlb[v->cpl == 3][(la >> PAGE_SHIFT) & (ITLB_SIZE - 1)];
+	gva_t at = la + t->slide;
+	const struct itlb_entry *x = &v->itlb[v->cpl == 3][(at >> PAGE_SHIFT) & (ITLB_SIZE - 1)];
 
-	if (x->tag != ((la & PAGE_MASK) | v->asid))
+	if (x->tag != ((at & PAGE_MASK) | v->asid))
 		return F_ARITH;
 	/*
 	 * Bytes of another page may change without this block being told; it is then only the
@@ -341,6 +342,34 @@ void trans_reg_back(struct trans *t, unsigned guest, unsigned host)
 
 /* ---- Memory --------------------------------------------------------------------------------- */
 
+bool trans_la_keeps(const struct trans *t, gva_t la)
+{
+	return !t->slides || (int64_t)la / 2 == (int32_t)((int64_t)la / 2);
+}
+
+void trans_la(struct trans *t, unsigned reg, gva_t la)
+{
+	struct emit *e = &t->e;
+	int64_t x = (int64_t)la;
+
+	if (!t->slides) {
+		asm_const(e, reg, la);
+		return;
+	}
+	if (!trans_la_keeps(t, la)) {
+		asm_const(e, reg, la);
+		asm_gs(e, 0x03, true, reg, JIT_OFF(jit.slide));
+		return;
+	}
+	asm_ld(e, reg, JIT_OFF(jit.slide));
+	if (x == (int32_t)x) {
+		asm_lea(e, true, reg, (int)reg, -1, 0, (int32_t)x);
+	} else {
+		asm_lea(e, true, reg, (int)reg, -1, 0, (int32_t)(x / 2));
+		asm_lea(e, true, reg, (int)reg, -1, 0, (int32_t)(x - x / 2));
+	}
+}
+
 void trans_mov_word(struct trans *t, unsigned dst, unsigned src)
 {
 	if (dst != src)
@@ -357,7 +386,15 @@ void trans_ea(struct trans *t, const struct insn *i)
 	if (i->base == REG_RIP) {
 		uint64_t la = t->next + (uint64_t)(int64_t)i->disp;
 
-		asm_const(e, S0, w ? la : (uint32_t)la);
+		if (trans_la_keeps(t, la)) {
+			trans_la(t, S0, la);
+		} else {
+			asm_const(e, S0, la);
+			asm_ld(e, S1, JIT_OFF(jit.slide));
+			asm_lea(e, true, S0, S0, S1, 0, 0);
+		}
+		if (!w)
+			asm_rr(e, 0x8b, false, S0, S0);
 		return;
 	}
 	if (i->base == REG_ZERO && i->index == REG_ZERO) {

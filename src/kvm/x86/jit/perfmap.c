@@ -64,5 +64,6 @@ void jit_perfmap_glue(const struct vcpu *v)
 void jit_perfmap_block(const struct vcpu *v, const struct jit_block *jb)
 {
 	perfmap_line(v, (uintptr_t)v->jitp->rx + jb->entry_mem, jb->size, "%s:0x%llx%s",
-		     jit_ctx_name(jb->ctx), (unsigned long long)jb->la, jb->trace ? " trace" : "");
+		     jit_ctx_name(jb->ctx), (unsigned long long)(jb->la + jb->made),
+		     jb->trace ? " trace" : "");
 }

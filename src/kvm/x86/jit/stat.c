@@ -176,7 +176,7 @@ const char *jit_ctx_name(unsigned ctx)
 {
 	static const char *const name[JIT_CTXS] = { "user", "kernel", "kernel-ac" };
 
-	return name[ctx];
+	return name[ctx % JIT_CTXS];
 }
 
 unsigned jit_glue_names(const struct jit *j, struct jit_glue_name out[JIT_GLUE_NAMES])

@@ -68,18 +68,35 @@ static void trace_unroll(struct jit_rec *r)
 	r->rip[r->n] = r->head;
 }
 
+/* Addresses as in code that slides. */
+static void trace_to_home(struct jit_rec *r, uint64_t slide)
+{
+	r->head -= slide;
+	for (unsigned n = 0; n <= r->n; n++)
+		r->rip[n] -= slide;
+	for (unsigned n = 0; n < r->npages; n++)
+		r->page[n].la -= slide;
+}
+
 /* The path is complete, and goes on at next: make the trace. */
 static void trace_finish(struct vcpu *v, gva_t next, bool loop)
 {
 	struct jit *j = v->jitp;
 	struct jit_rec *r = j->rec;
 	struct jit_block *jb;
-	uint64_t start;
+	uint64_t start, slide = 0;
 
 	r->active = false;
 	r->rip[r->n] = next;
 	if (r->n < 2)
 		return;
+	if (jit_slides(r->ctx, r->head)) {
+		jb = jit_cache_find(j, r->head, r->page[0].host + (r->head & ~PAGE_MASK), r->ctx,
+				    false);
+		if (!jb) /* it has gone meanwhile */
+			return;
+		slide = r->head - jb->la;
+	}
 	/* that a dispatch has gone the same way once more does not mean that it will again */
 	if (loop && !trace_anywhere(&r->insns[r->n - 1]))
 		trace_unroll(r);
@@ -88,12 +105,14 @@ static void trace_finish(struct vcpu *v, gva_t next, bool loop)
 		    r->page[n].gen)
 			return;
 	start = kvm_now_ns();
-	jb = trace_translate(v, r);
+	trace_to_home(r, slide);
+	jb = trace_translate(v, r, slide);
 	if (!jb)
 		return;
 	jit_watch_block(v, jb, kvm_now_ns() - start);
 	for (unsigned n = 0; n < r->npages; n++)
-		if (!jit_cache_page(v, jb, n, r->page[n].page, r->page[n].gen, r->page[n].la)) {
+		if (!jit_cache_page(v, jb, n, r->page[n].page, r->page[n].gen,
+				    r->page[n].la + slide)) {
 			jit_flush(v);
 			return;
 		}
@@ -149,11 +168,14 @@ bool jit_trace_record(struct vcpu *v, const struct block *b, unsigned ctx)
 
 /* ---- When it may run ------------------------------------------------------------------------ */
 
-static bool trace_still_valid(struct vcpu *v, const struct jit_trace *t)
+static bool trace_still_valid(struct vcpu *v, const struct jit_trace *t, unsigned ctx,
+			      uint64_t slide)
 {
-	for (unsigned n = 0; n < t->npages; n++)
-		if (block_page_host(v, t->page[n].la) != t->page[n].host)
+	for (unsigned n = 0; n < t->npages; n++) {
+		if (block_page_host(v, t->page[n].la + slide) != t->page[n].host)
 			return false;
+		jit_code_at(v->jitp, ctx, t->page[n].la + slide);
+	}
 	return true;
 }
 
@@ -165,14 +187,17 @@ bool jit_trace_hot(struct vcpu *v, const struct block *b, unsigned ctx)
 	struct jit_block *jb;
 
 	v->jit.hot = JIT_HOT_NOT;
+	if (why == JIT_HOT_DEAD)
+		return false;
 	if (why == JIT_HOT_STALE) {
 		jb = jit_cache_find(j, la, b->host, ctx, true);
 		if (!jb)
 			return false;
-		if (trace_still_valid(v, jb->trace)) {
+		if (trace_still_valid(v, jb->trace, ctx, la - jb->la)) {
 			/* what was stale is gone, and this is another one, in one page: no stamp */
 			if (jb->trace->stamp)
-				jit_patch32(j, jb->trace->stamp, v->jit.link[ctx]);
+				jit_patch32(j, jb->trace->stamp,
+					    jit_link_number(v, ctx, la - jb->la));
 			return false;
 		}
 		jit_cache_drop(v, jb);

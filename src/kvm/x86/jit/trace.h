@@ -17,7 +17,10 @@
  *   a trace: requests are looked at on each turn, and a write to decoded bytes never finds its
  * page. A trace that begins with a side exit leads to the plain block, not to itself. A trace over
  * several pages is valid in the context (env.link) it was made in; in another one it is looked at
- * again (JIT_HOT_STALE).
+ *   again (JIT_HOT_STALE).
+ *   What slides (cache.c) does so with the page that the trace begins in. Where it goes on in
+ *   another module, it takes that one to be as far away as when it was recorded, which guards and
+ *   that number make sure of; exits there do not link but look up.
  *
  * Modelled:     64-bit mode. Not modelled: 32-bit code, whose addresses wrap at 4 GiB.
  * References:   jit.h; DESIGN.md section 3.
@@ -63,6 +66,7 @@ struct trace_group {
 	uint16_t base, index; /* value numbers; below 16: what the register held at the start */
 	uint8_t scale, seg;
 	bool write;
+	bool slides;   /* linear addresses, before the slide */
 	bool fixed;    /* looked up before the loop */
 	bool known;    /* emission: delta is there */
 	uint8_t align; /* of lo, that an access wants: 0, 16, 32 */
@@ -110,5 +114,8 @@ bool trace_takes(const struct vcpu *v, const struct insn *i);
 /* Does the access take part in a shared lookup? Its operand then. */
 bool trace_shares(const struct trans *t, const struct trace_access *a);
 struct trans_ref trace_operand(struct trans *t, const struct insn *i);
-/* Make the code of a recorded path; NULL: no room, or it cannot be. */
-struct jit_block *trace_translate(struct vcpu *v, const struct jit_rec *rec);
+/*
+ * Make the code of a recorded path, whose addresses are without the slide; NULL: no room, or it
+ * cannot be.
+ */
+struct jit_block *trace_translate(struct vcpu *v, const struct jit_rec *rec, uint64_t slide);

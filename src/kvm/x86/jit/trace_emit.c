@@ -185,6 +185,15 @@ static struct emit_op trace_op(unsigned opcode, unsigned reg, const struct trans
 				 .disp = at->disp };
 }
 
+/* mov or cmp qword [at], address of code; uses S1. EFLAGS: see trans_la. */
+static void trace_op_la(struct trans *t, bool cmp, const struct trans_ref *at, gva_t la)
+{
+	struct emit_op op = trace_op(cmp ? 0x39 : 0x89, S1, at);
+
+	trans_la(t, S1, la);
+	emit_op(&t->e, &op);
+}
+
 /* mov or cmp qword [at], constant; uses S1. */
 static void trace_op_const(struct trans *t, bool cmp, const struct trans_ref *at, uint64_t x)
 {
@@ -211,6 +220,21 @@ static void trace_push_const(struct trans *t, const struct insn *i, uint64_t x)
 	struct trans_ref at = trace_stack(t, i, REG_RSP, -8, true);
 
 	trace_op_const(t, false, &at, x);
+	trace_move_rsp(t, -8);
+}
+
+static void trace_push_la(struct trans *t, const struct insn *i, gva_t la)
+{
+	struct trans_ref at;
+
+	if (!t->slides) {
+		trace_push_const(t, i, la);
+		return;
+	}
+	if (!trans_la_keeps(t, la))
+		trans_clobber(t, trans_live_before(t, i));
+	at = trace_stack(t, i, REG_RSP, -8, true);
+	trace_op_la(t, false, &at, la);
 	trace_move_rsp(t, -8);
 }
 
@@ -254,21 +278,22 @@ static void trace_guard(struct trace_emit *x, const struct insn *i, enum jit_kin
 	t->live = F_ARITH; /* as the target may be any */
 	if (kind == JK_RET) {
 		at = trace_stack(t, i, REG_RSP, 0, false);
-		trans_clobber(t, F_ARITH);
-		trace_op_const(t, true, &at, la);
 	} else if (i->flags & IF_MEM) {
 		at = trans_operand(t, i, 8, false, false, false);
-		trans_clobber(t, F_ARITH);
-		trace_op_const(t, true, &at, la);
+	}
+	trans_clobber(t, F_ARITH);
+	if (kind == JK_RET || i->flags & IF_MEM) {
+		if (t->slides)
+			trace_op_la(t, true, &at, la);
+		else
+			trace_op_const(t, true, &at, la);
 	} else {
-		unsigned r;
+		unsigned r = trans_reg(t, i->rm, S0, true);
 
-		trans_clobber(t, F_ARITH);
-		r = trans_reg(t, i->rm, S0, true);
-		if ((int64_t)la == (int32_t)la) {
+		if (!t->slides && (int64_t)la == (int32_t)la) {
 			asm_ri(e, 7, true, r, (int32_t)la);
 		} else {
-			asm_const(e, S1, la);
+			trans_la(t, S1, la);
 			asm_rr(e, 0x3b, true, S1, r);
 		}
 	}
@@ -280,7 +305,7 @@ static void trace_guard(struct trace_emit *x, const struct insn *i, enum jit_kin
 	if (kind == JK_RET)
 		trace_move_rsp(t, 8 + (i->id == I_RET_Iw ? (int32_t)(uint16_t)i->imm : 0));
 	else if (kind == JK_CALL_E)
-		trace_push_const(t, i, t->next);
+		trace_push_la(t, i, t->next);
 }
 
 static void trace_branch(struct trace_emit *x, const struct insn *i, gva_t to)
@@ -309,7 +334,7 @@ static void trace_insn(struct trace_emit *x, unsigned n)
 	switch (kind) {
 	case JK_JCC: trace_branch(x, i, x->tr.rip[n + 1]); break;
 	case JK_JMP: break;
-	case JK_CALLREL: trace_push_const(t, i, t->next); break;
+	case JK_CALLREL: trace_push_la(t, i, t->next); break;
 	case JK_PUSH_I: trace_push_const(t, i, i->imm); break;
 	case JK_PUSH_R: trace_push_reg(t, i); break;
 	case JK_POP_R: trace_pop(t, i); break;
@@ -395,7 +420,10 @@ static void trace_fixed_lookups(struct trans *t)
 		if (!g->fixed)
 			continue;
 		if (trace_absolute(g)) {
-			asm_const(&t->e, S0, (uint64_t)g->lo);
+			if (g->slides)
+				trans_la(t, S0, (gva_t)g->lo);
+			else
+				asm_const(&t->e, S0, (uint64_t)g->lo);
 		} else {
 			if (g->base != TRACE_NONE)
 				base = (int)trans_reg(t, g->base, S0, true);
@@ -474,8 +502,7 @@ static void trace_other_target(struct trace_emit *x, const struct trace_other *o
 		asm_mov(&t->e, S0, trans_reg(t, i->rm, S0, true));
 	trace_give_back(t);
 	trans_jump_s0(t, pop, miss);
-	asm_fix(&t->e, miss[0]);
-	asm_fix(&t->e, miss[1]);
+	trans_jump_missed(t, pop, miss);
 	trace_exit_before(x, o->step);
 }
 
@@ -525,6 +552,7 @@ static void trace_body(struct trace_emit *x)
 	size_t turn = 0, stale = 0, vec_from = 0, vec_back, top;
 
 	b->entry_mem = (uint32_t)(t->j->used + emit_size(&t->e));
+	trans_room(t);
 	if (tr->in)
 		trans_load_flags(t);
 	b->entry = (uint32_t)(t->j->used + emit_size(&t->e));
@@ -538,7 +566,7 @@ static void trace_body(struct trace_emit *x)
 	vec_back = emit_size(&t->e);
 	if (b->trace->npages > 1) {
 		asm_cmp_gs32(&t->e, (uint32_t)offsetof(struct vcpu, jit.link) + 4 * t->ctx,
-			     t->v->jit.link[t->ctx]);
+			     jit_link_number(t->v, t->ctx, t->slide));
 		b->trace->stamp = (uint32_t)(t->j->used + emit_size(&t->e) - 4);
 		stale = asm_jump_fwd(&t->e, CC_NE);
 	}
@@ -595,7 +623,7 @@ static void trace_facts(struct trace_emit *x)
 
 /* A block's memory: its instructions, their addresses, the trace's own facts, links to come. */
 static struct jit_block *trace_new_block(struct jit *j, const struct jit_rec *r, bool loop,
-					 unsigned max_links)
+					 unsigned max_links, uint64_t slide)
 {
 	size_t at = j->meta_used, size = sizeof(struct jit_block) + r->n * sizeof(struct insn);
 	struct jit_block *b = (struct jit_block *)(j->meta + at);
@@ -620,10 +648,12 @@ static struct jit_block *trace_new_block(struct jit *j, const struct jit_rec *r,
 	b->page = r->page[0].page;
 	b->gen = r->page[0].gen;
 	b->ctx = (uint8_t)r->ctx;
+	b->made = slide;
+	b->slides = jit_slides(r->ctx, r->head + slide);
 	return b;
 }
 
-struct jit_block *trace_translate(struct vcpu *v, const struct jit_rec *rec)
+struct jit_block *trace_translate(struct vcpu *v, const struct jit_rec *rec, uint64_t slide)
 {
 	bool loop = rec->rip[rec->n] == rec->head;
 	struct jit *j = v->jitp;
@@ -636,14 +666,20 @@ struct jit_block *trace_translate(struct vcpu *v, const struct jit_rec *rec)
 	if (!x)
 		return NULL;
 	x->max_links = 2 * rec->n + 2;
-	b = trace_new_block(j, rec, loop, x->max_links);
+	b = trace_new_block(j, rec, loop, x->max_links, slide);
 	if (!b) {
 		free(x);
 		return NULL;
 	}
-	x->t = (struct trans){
-		.v = v, .j = j, .b = b, .ctx = rec->ctx, .word = 8, .tr = &x->tr, .group = 1
-	};
+	x->t = (struct trans){ .v = v,
+			       .j = j,
+			       .b = b,
+			       .ctx = rec->ctx,
+			       .word = 8,
+			       .tr = &x->tr,
+			       .group = 1,
+			       .slides = b->slides,
+			       .slide = slide };
 	x->tr.rec = rec;
 	x->tr.loop = loop;
 	x->tr.n = rec->n;

@@ -237,6 +237,7 @@ static void plan_effect(struct plan *p, const struct insn *i, unsigned written)
 struct plan_key {
 	uint16_t base, index;
 	uint8_t scale, seg;
+	bool slides;
 };
 
 static struct trace_access plan_access(struct plan *p, struct plan_key k, int64_t at, unsigned size,
@@ -251,7 +252,7 @@ static struct trace_access plan_access(struct plan *p, struct plan_key k, int64_
 
 		g = &tr->group[n];
 		if (g->base != k.base || g->index != k.index || g->scale != k.scale ||
-		    g->seg != k.seg)
+		    g->seg != k.seg || g->slides != k.slides)
 			continue;
 		/* the difference of two addresses, which may be far apart */
 		if ((uint64_t)(at - g->lo) + GROUP_SPAN > 2 * GROUP_SPAN)
@@ -278,6 +279,7 @@ static struct trace_access plan_access(struct plan *p, struct plan_key k, int64_
 				   .index = k.index,
 				   .scale = k.scale,
 				   .seg = k.seg,
+				   .slides = k.slides,
 				   .write = write,
 				   .align = align,
 				   .host = -1,
@@ -301,6 +303,7 @@ static struct trace_access plan_operand(struct plan *p, const struct insn *i)
 		k.seg = i->seg;
 	if (i->base == REG_RIP) {
 		at += (int64_t)p->t->next;
+		k.slides = p->t->slides;
 	} else {
 		if (i->base != REG_ZERO) {
 			k.base = p->reg[i->base].id;

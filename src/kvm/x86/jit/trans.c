@@ -186,19 +186,32 @@ static void trans_slow_paths(struct trans *t)
 	}
 }
 
-struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsigned ctx)
+void trans_room(struct trans *t)
+{
+	static const uint8_t nop[JIT_DEAD_BYTES] = { 0x66, 0x0f, 0x1f, 0x84 };
+
+	emit_bytes(&t->e, nop, sizeof(nop));
+}
+
+struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t at, unsigned ctx,
+				uint64_t slide)
 {
 	struct jit *j = v->jitp;
 	uint8_t live[BLOCK_MAX_INSNS];
 	unsigned out = F_ARITH, in;
-	struct trans t = { .v = v, .j = j, .ctx = ctx, .word = v->long64 ? 8 : 4 };
+	struct trans t = { .v = v,
+			   .j = j,
+			   .ctx = ctx,
+			   .word = v->long64 ? 8 : 4,
+			   .slides = jit_slides(ctx, at),
+			   .slide = slide };
 	const struct insn *last = &b->insns[b->n - 1];
 	struct jit_block *jb;
 	size_t own = v->long64 ? 0 : b->n * sizeof(struct insn);
 	size_t head = (sizeof(*jb) + 2 * sizeof(struct jit_link) + 15) & ~(size_t)15;
 	size_t meta = (head + own + 15) & ~(size_t)15;
 	size_t vec_from = 0, vec_back = 0, x87_from = 0, x87_back = 0, hot = 0;
-	gva_t rip = la;
+	gva_t la = at - slide, rip = la;
 
 	if (j->used + (64u << 10) > j->code_size || j->meta_used + meta > j->meta_size ||
 	    j->ndescs + BLOCK_MAX_INSNS + 2 > j->max_descs)
@@ -216,6 +229,8 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	}
 	jb->n = b->n;
 	jb->la = la;
+	jb->made = slide;
+	jb->slides = t.slides;
 	jb->host = b->host;
 	jb->page = b->page;
 	jb->gen = b->gen;
@@ -250,6 +265,8 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
 	if (j->trace_heat && !j->check && ctx < JIT_CTXS) { /* traces are of 64-bit code */
 		asm_sub_gs8(&t.e, JIT_OFF(jit.count) + 4 * jb->count, 1);
 		hot = asm_jump_fwd(&t.e, CC_S);
+	} else {
+		trans_room(&t);
 	}
 	if (in)
 		trans_load_flags(&t);

@@ -31,6 +31,8 @@ struct trans {
 	unsigned ctx;    /* of the code; that of its data is ctx % JIT_CTXS */
 	uint8_t word;    /* bytes of an address and of a stack element: 8, or 4 in 32-bit code */
 	gva_t rip, next; /* of the instruction under way */
+	bool slides;     /* addresses are relative to env.slide, as la in all that follows */
+	uint64_t slide;  /* at this time */
 	unsigned live;   /* flags live after it */
 	bool in_reg, in_mem;
 	uint32_t desc; /* of the instruction under way */
@@ -91,6 +93,12 @@ bool trans_near(const struct trans *t, gva_t la);
 /* Host register of a guest one; one that lives in memory is loaded into scratch when load. */
 unsigned trans_reg(struct trans *t, unsigned guest, unsigned scratch, bool load);
 void trans_reg_back(struct trans *t, unsigned guest, unsigned host);
+/*
+ * reg = a linear address of code, or one relative to it. EFLAGS stay if trans_la_keeps: always in
+ * blocks.
+ */
+void trans_la(struct trans *t, unsigned reg, gva_t la);
+bool trans_la_keeps(const struct trans *t, gva_t la);
 /* mov dst, src of the width of an address. */
 void trans_mov_word(struct trans *t, unsigned dst, unsigned src);
 /* S0 = linear address of the operand, before the segment base; flags stay. Uses S1. */
@@ -169,6 +177,8 @@ void trans_goto(struct trans *t, gva_t la, struct jit_link *l);
  * not canonical is known.
  */
 void trans_jump_s0(struct trans *t, int32_t pop, size_t miss[2]);
+/* What comes then; goes on when the target is not known to code. */
+void trans_jump_missed(struct trans *t, int32_t pop, const size_t miss[2]);
 void trans_leave_hot(struct trans *t, gva_t la, unsigned why);
 void trans_indirect(struct trans *t, const struct insn *i, enum jit_kind kind);
 void trans_jcc(struct trans *t, const struct insn *i);
@@ -187,6 +197,8 @@ bool trans_system(struct trans *t, const struct insn *i);
 /* An instruction that is neither a branch nor a stack operation; false: no such form. */
 bool trans_simple(struct trans *t, const struct insn *i, enum jit_kind kind);
 bool trans_canonical(gva_t la);
+/* JIT_DEAD_BYTES that do nothing. */
+void trans_room(struct trans *t);
 
 /* ---- flat.c ---- */
 /* Can the translator do this memory operand of 32-bit code? */
