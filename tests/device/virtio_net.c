@@ -354,7 +354,8 @@ static unsigned ctrl(struct net *t, uint8_t cls, uint8_t cmd, const void *data, 
 
 	vb->ram[a] = cls;
 	vb->ram[a + 1] = cmd;
-	memcpy(vb->ram + b, data, len);
+	if (len)
+		memcpy(vb->ram + b, data, len);
 	vb->ram[c] = 0xee;
 	if (len)
 		vbed_add(vb, CTRL, 3, VOUT(a, 2), VOUT(b, len), VIN(c, 1));
@@ -595,12 +596,16 @@ static void net_copy(void **state)
 static void net_iothread(void **state)
 {
 	struct vbed *vb = vbed_new();
-	struct iothread *io = iothread_new("io0", &vb->bed->clock, NULL);
+	static struct clock clock; /* outlives the thread */
+	struct iothread *io;
 	struct host *h = calloc(1, sizeof(*h));
 	gpa_t a = vbed_alloc(vb, 4096);
 	struct err e = { 0 };
 	struct dev *d;
 
+	clock_init_host(&clock);
+	io = iothread_new("io0", &clock, NULL);
+	assert_non_null(io);
 	h->room = UINT32_MAX;
 	assert_int_equal(
 		netdev_init(&h->nd, &host_ops, vb->bed->loop, "n0", 1, &host_port, 0, NULL), 0);
@@ -619,9 +624,12 @@ static void net_iothread(void **state)
 	biglock_lock(&io->lock);
 	assert_int_equal(h->n, 20);
 	biglock_unlock(&io->lock);
+	bus_lock(vb->bed->md.bus);
+	machine_devs_free(&vb->bed->md);
+	bus_unlock(vb->bed->md.bus);
+	iothread_free(io);
 	vbed_free(vb);
 	netdev_free(&h->nd);
-	iothread_free(io);
 }
 
 int main(void)
