@@ -26,6 +26,8 @@ struct gmem_backing {
 	uint64_t size;
 	int fd;
 	unsigned users; /* blocks that use it */
+	bool private_map;
+	uint64_t page; /* what the host can take back in one piece */
 };
 
 struct gmem_entry {
@@ -98,17 +100,24 @@ void gmem_free(struct gmem *gm)
 
 /* --- backings --- */
 
-/* Huge pages come whole: size must be a multiple of the file system's. */
-static int gmem_check_huge(int fd, uint64_t size, struct err *e)
+static uint64_t gmem_page(int fd)
 {
 	struct statfs fs;
 
-	if (fstatfs(fd, &fs) || fs.f_type != HUGETLBFS_MAGIC || size % (uint64_t)fs.f_bsize == 0)
+	return fstatfs(fd, &fs) || fs.f_type != HUGETLBFS_MAGIC ? PAGE_SIZE : (uint64_t)fs.f_bsize;
+}
+
+/* Huge pages come whole: size must be a multiple of the file system's. */
+static int gmem_check_huge(int fd, uint64_t size, struct err *e)
+{
+	uint64_t page = gmem_page(fd);
+
+	if (size % page == 0)
 		return 0;
 	return err_set(e, EINVAL,
 		       "guest RAM of %" PRIu64 " KiB is not a multiple of the %" PRIu64
 		       " KiB huge pages",
-		       size >> 10, (uint64_t)fs.f_bsize >> 10);
+		       size >> 10, page >> 10);
 }
 
 static int gmem_open_path(const char *path, struct err *e)
@@ -180,11 +189,13 @@ static struct gmem_backing *gmem_backing_new(const char *name, uint64_t size,
 	}
 	k->size = size;
 	k->users = 1;
+	k->private_map = o->private_map;
 	k->fd = gmem_open(name, size, o, e);
 	if (k->fd < 0) {
 		free(k);
 		return NULL;
 	}
+	k->page = gmem_page(k->fd);
 	p = mmap(NULL, size, PROT_READ | PROT_WRITE,
 		 (o->private_map ? MAP_PRIVATE : MAP_SHARED) | MAP_NORESERVE, k->fd, 0);
 	if (p == MAP_FAILED) {
@@ -525,6 +536,41 @@ void *gmem_ptr_w(struct gmem *gm, gpa_t gpa, uint64_t len)
 	uint8_t *p = gmem_piece(gm, gpa, len, false, &n);
 
 	return n == len && len ? p : NULL;
+}
+
+/* [off, off+len) of an entry. */
+static int gmem_discard_piece(const struct gmem_entry *en, uint64_t off, uint64_t len)
+{
+	const struct gmem_backing *k = en->backing;
+	uint64_t from = (off + k->page - 1) & ~(k->page - 1), to = (off + len) & ~(k->page - 1);
+
+	/* What a private mapping would show is the file's contents, not zeroes. */
+	if (k->private_map)
+		return -ENOTSUP;
+	if (from >= to)
+		return 0;
+	return fallocate(k->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			 (off_t)(en->b.fd_off + from), (off_t)(to - from))
+		       ? -errno
+		       : 0;
+}
+
+int gmem_discard(struct gmem *gm, gpa_t gpa, uint64_t len)
+{
+	int rc = 0;
+
+	if ((gpa | len) & ~PAGE_MASK)
+		return -EINVAL;
+	for (uint64_t n; len && !rc; gpa += n, len -= n) {
+		const struct gmem_block *b = gmem_find(gm, gpa);
+
+		if (!b || b->rom)
+			return -EFAULT;
+		n = MIN(len, b->len - (gpa - b->gpa));
+		rc = gmem_discard_piece(container_of(b, struct gmem_entry, b), gpa - b->gpa, n);
+		gmem_written(gm, gpa, n);
+	}
+	return rc;
 }
 
 /* A value that lies across blocks, or nowhere. */

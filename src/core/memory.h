@@ -116,6 +116,14 @@ void *gmem_ptr_w(struct gmem *gm, gpa_t gpa, uint64_t len);
 void gmem_written(struct gmem *gm, gpa_t gpa, uint64_t len);
 
 /*
+ * Give whole pages of RAM back to the host: they read as zeroes from now on, until they are
+ * written. Of huge pages only whole ones go. -EFAULT when any byte is not RAM, -EINVAL when it is
+ * not whole pages; -ENOTSUP of private mappings, other errors of the host: the memory keeps its
+ * contents.
+ */
+int gmem_discard(struct gmem *gm, gpa_t gpa, uint64_t len) must_check;
+
+/*
  * Little-endian values. Naturally aligned ones are single accesses (a vCPU never sees half of one).
  * 0 or -EFAULT; *v is 0 after a failed load.
  */

@@ -208,6 +208,11 @@ void virtq_fill(struct virtq_elem *el, uint64_t written)
 	virtq_elem_free(f);
 }
 
+gpa_t virtq_elem_in_gpa(const struct virtq_elem *el, unsigned i)
+{
+	return container_of(el, struct virtq_full, el)->gpa[i];
+}
+
 size_t virtq_elem_read(const struct virtq_elem *el, uint64_t off, void *buf, size_t len)
 {
 	size_t done = 0;

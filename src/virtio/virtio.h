@@ -211,6 +211,9 @@ void virtq_notify(struct virtq *q);
 void virtq_kick_disable(struct virtq *q);
 bool virtq_kick_enable(struct virtq *q);
 
+/* The guest-physical address of in[i]. */
+gpa_t virtq_elem_in_gpa(const struct virtq_elem *el, unsigned i);
+
 /* Copy from the "out" part / to the "in" part from byte off on; how many bytes there were. */
 size_t virtq_elem_read(const struct virtq_elem *el, uint64_t off, void *buf, size_t len);
 size_t virtq_elem_write(const struct virtq_elem *el, uint64_t off, const void *buf, size_t len);
