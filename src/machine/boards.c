@@ -29,6 +29,13 @@ const struct board_ops *machine_board(const char *name, struct err *e)
 
 	if (board_is_pc(name))
 		return &pc_board;
+	if (!strcmp(name, "q35") || !strncmp(name, "pc-q35-", 7)) {
+		err_set(e, ENOTSUP,
+			"-machine: %s is not supported: pc has conventional PCI, "
+			"microvm,pcie=on has ECAM",
+			name);
+		return NULL;
+	}
 
 	for (unsigned i = 0; i < ARRAY_SIZE(boards); i++) {
 		names[i] = boards[i]->name;

@@ -155,6 +155,10 @@ int device_make(struct machine *m, const char *name, const char *id,
 	struct vserial *bus = NULL;
 	int r = device_name(name, &dn, e);
 
+	/* A transport by itself would be an empty slot. */
+	if (r == 0 && dev_class_has_prop(dn.cls, "vd"))
+		r = err_set(e, EINVAL, "%s comes with its device: virtio-rng-%s, for example",
+			    dn.cls->name, device_wants_pci(&dn) ? "pci" : "device");
 	if (r == 0)
 		r = device_bus(m, dn.cls, props, n, &bus, e);
 	if (r == 0) {

@@ -188,8 +188,10 @@ int pci_realize(struct pci_dev *p, struct pci_state *s, const struct pci_ident *
 	int r;
 
 	if (!b)
-		return err_set(e, ENODEV, "%s: this machine has no PCI bus; -M pc has one",
-			       p->dev.id);
+		return err_set(
+			e, ENODEV,
+			"%s: this machine has no PCI bus; -M pc and -M microvm,pcie=on have one",
+			p->dev.id);
 	if (p->bus_name && strcmp(p->bus_name, b->name))
 		return err_set(e, ENODEV, "%s: there is no bus %s; this machine has %s", p->dev.id,
 			       p->bus_name, b->name);
