@@ -117,6 +117,17 @@ static bool vport_guest_open(const struct vport *p)
 	       (vserial_multiport(s) ? s->s.guest_open[p->nr] : p->nr == 0);
 }
 
+/*
+ * Pop outside of the queue's handler: when it is empty, the driver must be asked to notify of the
+ * next element, since nobody else does.
+ */
+static struct virtq_elem *vserial_pop(struct virtq *q)
+{
+	struct virtq_elem *el = virtq_pop(q);
+
+	return el || !virtq_kick_enable(q) ? el : virtq_pop(q);
+}
+
 /* --- control messages --- */
 
 static void vserial_message(struct vserial *s, struct virtq_elem *el, unsigned nr, uint8_t tell)
@@ -170,7 +181,7 @@ static void vserial_tell(struct vserial *s)
 				s->s.tell[i] = 0;
 				break;
 			}
-			el = virtq_pop(q);
+			el = vserial_pop(q);
 			if (!el)
 				goto out;
 			s->s.tell[i] &= (uint8_t)~tell;
@@ -330,7 +341,7 @@ size_t vserial_room(struct vport *p)
 {
 	if (!p->bus || !vport_guest_open(p))
 		return 0;
-	while (!p->in && (p->in = virtq_pop(vport_in(p))))
+	while (!p->in && (p->in = vserial_pop(vport_in(p))))
 		if (!p->in->in_len) { /* no room for anything */
 			guest_error(&p->bus->vd.dev, "input_buffer", p->nr);
 			virtq_push(p->in, 0);

@@ -155,6 +155,17 @@ static inline void sbed_out(struct sbed *s, unsigned queue, const void *data, si
 	vbed_kick(s->vb, queue);
 }
 
+/* Publish a buffer for input; true: the driver must notify of it [VIRTIO1.2 2.7.10]. */
+static inline bool sbed_in(struct sbed *s, unsigned queue, gpa_t at, uint32_t len)
+{
+	struct vq *q = &s->vb->q[queue];
+	uint16_t old = q->avail[1], event = q->used[2 + 4 * q->size];
+
+	vbed_add(s->vb, queue, 1, VIN(at, len));
+	return vbed_has(s->vb, VIRTIO_RING_F_EVENT_IDX) ? vring_need_event(event, q->avail[1], old)
+							: !(q->used[0] & VRING_USED_F_NO_NOTIFY);
+}
+
 /* What has come to the host at a ring chardev. */
 static inline const char *sbed_host(struct sbed *s, const char *id)
 {
