@@ -325,6 +325,12 @@ static void qemu_check(struct test *t, const struct memfile *f, size_t at)
 	FILE *out;
 	int r;
 
+	if (t->backing) { /* only so that it can be opened */
+		snprintf(path, sizeof(path), "%s/base.raw", t->dir);
+		out = fopen(path, "ab");
+		if (out)
+			fclose(out);
+	}
 	snprintf(path, sizeof(path), "%s/crash.qcow2", t->dir);
 	out = fopen(path, "wb");
 	if (!out || fwrite(f->data, f->len, 1, out) != 1 || fclose(out)) {
