@@ -55,6 +55,7 @@ struct fuzz {
 	struct virtio_dev *vd;
 	bool pci;
 	uint16_t next[QUEUES];
+	bool wrap[QUEUES]; /* packed rings */
 };
 
 /* The next n bytes (up to 8) as a number; zeros after the end. */
@@ -136,6 +137,7 @@ static void fuzz_queue(struct fuzz *f, unsigned q, unsigned size)
 
 	memset(f->ram + ring_of(q), 0, 0x1000);
 	f->next[q] = 0;
+	f->wrap[q] = true;
 	reg(f, 0x30, VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
 	reg(f, 0x38, VIRTIO_PCI_COMMON_Q_SIZE, 2, size);
 	for (unsigned a = 0; a < 3; a++)
@@ -168,6 +170,37 @@ static void fuzz_setup(struct fuzz *f, uint64_t not )
 	reg(f, 0x70, VIRTIO_PCI_COMMON_STATUS, 1, 15);
 }
 
+/* The same for a packed ring: n buffers, the first outs of them "out". */
+static void fuzz_packed(struct fuzz *f, struct input *in, unsigned op, unsigned n, unsigned outs)
+{
+	unsigned q = op % QUEUES, first = f->next[q];
+	uint8_t *ring = f->ram + ring_of(q);
+	struct vring_packed_desc *d = (struct vring_packed_desc *)ring;
+
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t x = take(in, 4);
+		uint16_t flags =
+			f->wrap[q] ? 1 << VRING_PACKED_DESC_F_AVAIL : 1 << VRING_PACKED_DESC_F_USED;
+		struct vring_packed_desc v = { BUFFERS + x % 0x40000,
+					       (uint32_t)(x >> 20 & 0xfff) + 1, (uint16_t)first,
+					       flags };
+
+		v.flags |=
+			(i >= outs ? VRING_DESC_F_WRITE : 0) | (i + 1 < n ? VRING_DESC_F_NEXT : 0);
+		if (op & 64 && x % 4 == 0)
+			v.flags |= VRING_DESC_F_INDIRECT;
+		if (op & 128 && x % 5 == 0)
+			memcpy((uint8_t *)&v + x % 16, &x, MIN(4, 16 - x % 16));
+		for (unsigned k = 0; i < outs && k < 8; k++)
+			f->ram[BUFFERS + (x + k) % 0x40000] = (uint8_t)take(in, 1);
+		d[f->next[q]] = v;
+		if (++f->next[q] == QUEUE_SIZE) {
+			f->next[q] = 0;
+			f->wrap[q] = !f->wrap[q];
+		}
+	}
+}
+
 /* A chain: mostly within the buffers, "in" after "out". */
 static void fuzz_chain(struct fuzz *f, struct input *in, unsigned op)
 {
@@ -178,6 +211,10 @@ static void fuzz_chain(struct fuzz *f, struct input *in, unsigned op)
 	uint16_t *avail = (uint16_t *)(ring + 0x400), head = f->next[q];
 
 	outs = (unsigned)take(in, 1) % (n + 1);
+	if (virtio_has(f->vd, VIRTIO_F_RING_PACKED)) {
+		fuzz_packed(f, in, op, n, outs);
+		return;
+	}
 	for (unsigned i = 0; i < n; i++) {
 		unsigned me = indirect ? i : (head + i) % QUEUE_SIZE;
 		uint64_t x = take(in, 4);

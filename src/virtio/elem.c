@@ -180,7 +180,7 @@ void virtq_unpop(struct virtq_elem *el)
 	struct virtq_full *f = virtq_full_of(el);
 
 	if (el->q->desc && f->epoch == el->q->v->epoch)
-		virtq_split_unpop(el->q, el);
+		el->q->ring->unpop(el->q, el);
 	el->q->popped -= el->q->popped > 0; /* no progress: the handler is not called again */
 	virtq_elem_free(f);
 }
@@ -204,7 +204,7 @@ void virtq_fill(struct virtq_elem *el, uint64_t written)
 	}
 	if (q->desc && f->epoch == q->v->epoch &&
 	    !(q->v->s->status & VIRTIO_CONFIG_S_NEEDS_RESET) && !q->v->resetting)
-		virtq_split_fill(q, el, (uint32_t)MIN(written, UINT32_MAX));
+		q->ring->fill(q, el, (uint32_t)MIN(written, UINT32_MAX));
 	virtq_elem_free(f);
 }
 

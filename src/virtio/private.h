@@ -55,11 +55,18 @@ bool virtq_chain_add(struct virtq *q, struct virtq_chain *c, gpa_t gpa, uint32_t
  */
 struct virtq_elem *virtq_chain_end(struct virtq *q, struct virtq_chain *c);
 
-/* The two kinds of rings. pop: the state moves on only when it gives an element. */
-struct virtq_elem *virtq_split_pop(struct virtq *q);
-bool virtq_split_empty(struct virtq *q);
-void virtq_split_unpop(struct virtq *q, const struct virtq_elem *el);
-void virtq_split_fill(struct virtq *q, const struct virtq_elem *el, uint32_t written);
-void virtq_split_flush(struct virtq *q);
-bool virtq_split_wants_interrupt(struct virtq *q);
-void virtq_split_kicks(struct virtq *q, bool on);
+/*
+ * The two kinds of rings. pop: the state moves on only when it gives an element. fill: what is
+ * filled (q->filled counts) becomes visible together at the flush. kicks: ask for notifications
+ * from the next element the driver adds, or for none.
+ */
+struct virtq_ring {
+	struct virtq_elem *(*pop)(struct virtq *q);
+	bool (*empty)(struct virtq *q);
+	void (*unpop)(struct virtq *q, const struct virtq_elem *el);
+	void (*fill)(struct virtq *q, const struct virtq_elem *el, uint32_t written);
+	void (*flush)(struct virtq *q);
+	bool (*wants_interrupt)(struct virtq *q);
+	void (*kicks)(struct virtq *q, bool on);
+};
+extern const struct virtq_ring virtq_ring_split, virtq_ring_packed;

@@ -75,6 +75,7 @@ int virtq_map(struct virtq *q)
 	}
 	if (packed && (s->avail >= s->size || s->used >= s->size))
 		return -EINVAL; /* loaded */
+	q->ring = packed ? &virtq_ring_packed : &virtq_ring_split;
 	q->desc = p[VIRTIO_DESC];
 	q->driver = p[VIRTIO_DRIVER];
 	q->device = p[VIRTIO_DEVICE];
@@ -395,7 +396,7 @@ struct virtq_elem *virtq_pop(struct virtq *q)
 
 	if (!virtq_ready(q) || !q->budget)
 		return NULL;
-	el = virtq_split_pop(q);
+	el = q->ring->pop(q);
 	if (el) {
 		q->budget -= q->budget != UINT32_MAX; /* outside of a handler's run it has none */
 		q->popped++;
@@ -405,14 +406,14 @@ struct virtq_elem *virtq_pop(struct virtq *q)
 
 bool virtq_empty(struct virtq *q)
 {
-	return !virtq_ready(q) || virtq_split_empty(q);
+	return !virtq_ready(q) || q->ring->empty(q);
 }
 
 void virtq_flush(struct virtq *q)
 {
 	if (!q || !q->filled || !q->desc)
 		return;
-	virtq_split_flush(q);
+	q->ring->flush(q);
 	q->flushed = true;
 }
 
@@ -431,7 +432,7 @@ void virtq_notify(struct virtq *q)
 	q->flushed = false;
 	/* Also while the machine pauses, for what was under way. */
 	if (q->desc && !(q->v->s->status & VIRTIO_CONFIG_S_NEEDS_RESET) && !q->v->resetting &&
-	    virtq_split_wants_interrupt(q))
+	    q->ring->wants_interrupt(q))
 		virtio_interrupt(q->v, q->s->vector, VIRTIO_ISR_QUEUE);
 }
 
@@ -439,7 +440,7 @@ void virtq_kick_disable(struct virtq *q)
 {
 	if (virtq_ready(q) && !q->s->kick_off) {
 		q->s->kick_off = true;
-		virtq_split_kicks(q, false);
+		q->ring->kicks(q, false);
 	}
 }
 
@@ -448,7 +449,7 @@ bool virtq_kick_enable(struct virtq *q)
 	if (!virtq_ready(q))
 		return false;
 	q->s->kick_off = false;
-	virtq_split_kicks(q, true);
+	q->ring->kicks(q, true);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* what was asked is seen before we look again */
-	return !virtq_split_empty(q);
+	return !q->ring->empty(q);
 }

@@ -24,7 +24,7 @@ static void ring_put(struct virtq *q, size_t off, uint16_t val)
 
 enum { RING_FLAGS = 0, RING_IDX = 2, RING_ENTRIES = 4 };
 
-bool virtq_split_empty(struct virtq *q)
+static bool split_empty(struct virtq *q)
 {
 	if (q->seen == q->s->avail)
 		q->seen = ring_get(q->driver, RING_IDX);
@@ -32,8 +32,8 @@ bool virtq_split_empty(struct virtq *q)
 }
 
 /* Follow a chain through a table of n descriptors from index i on. */
-static bool virtq_split_walk(struct virtq *q, struct virtq_chain *c, const struct vring_desc *table,
-			     unsigned n, unsigned i, bool indirect)
+static bool split_walk(struct virtq *q, struct virtq_chain *c, const struct vring_desc *table,
+		       unsigned n, unsigned i, bool indirect)
 {
 	struct virtio_dev *vd = q->v->vd;
 
@@ -61,7 +61,7 @@ static bool virtq_split_walk(struct virtq *q, struct virtq_chain *c, const struc
 				virtio_broken(vd, "indirect_addr", d.addr);
 				return false;
 			}
-			return virtq_split_walk(q, c, t, d.len / sizeof(d), 0, true);
+			return split_walk(q, c, t, d.len / sizeof(d), 0, true);
 		}
 		if (!virtq_chain_add(q, c, d.addr, d.len, d.flags & VRING_DESC_F_WRITE))
 			return false;
@@ -71,14 +71,14 @@ static bool virtq_split_walk(struct virtq *q, struct virtq_chain *c, const struc
 	}
 }
 
-struct virtq_elem *virtq_split_pop(struct virtq *q)
+static struct virtq_elem *split_pop(struct virtq *q)
 {
 	struct virtq_state *s = q->s;
 	struct virtq_chain *c;
 	struct virtq_elem *el;
 	uint16_t head;
 
-	if (virtq_split_empty(q))
+	if (split_empty(q))
 		return NULL;
 	if ((uint16_t)(q->seen - s->avail) > s->size) {
 		virtio_broken(q->v->vd, "avail_index", q->seen);
@@ -86,7 +86,7 @@ struct virtq_elem *virtq_split_pop(struct virtq *q)
 	}
 	head = ring_get(q->driver, RING_ENTRIES + 2u * (s->avail & (s->size - 1)));
 	c = virtq_chain_begin(q);
-	if (!virtq_split_walk(q, c, q->desc, s->size, head, false))
+	if (!split_walk(q, c, q->desc, s->size, head, false))
 		return NULL;
 	el = virtq_chain_end(q, c);
 	if (!el)
@@ -97,12 +97,12 @@ struct virtq_elem *virtq_split_pop(struct virtq *q)
 	return el;
 }
 
-void virtq_split_unpop(struct virtq *q, const struct virtq_elem *el)
+static void split_unpop(struct virtq *q, const struct virtq_elem *el)
 {
 	q->s->avail--;
 }
 
-void virtq_split_fill(struct virtq *q, const struct virtq_elem *el, uint32_t written)
+static void split_fill(struct virtq *q, const struct virtq_elem *el, uint32_t written)
 {
 	uint16_t at = (q->s->used + q->filled) & (q->s->size - 1);
 	struct vring_used_elem u = { el->id, written };
@@ -111,7 +111,7 @@ void virtq_split_fill(struct virtq *q, const struct virtq_elem *el, uint32_t wri
 	q->filled++;
 }
 
-void virtq_split_flush(struct virtq *q)
+static void split_flush(struct virtq *q)
 {
 	struct virtq_state *s = q->s;
 
@@ -126,7 +126,7 @@ void virtq_split_flush(struct virtq *q)
 	ring_put(q, RING_IDX, s->used);
 }
 
-bool virtq_split_wants_interrupt(struct virtq *q)
+static bool split_wants_interrupt(struct virtq *q)
 {
 	struct virtq_state *s = q->s;
 	uint16_t old = s->signalled, event;
@@ -142,7 +142,7 @@ bool virtq_split_wants_interrupt(struct virtq *q)
 	return !valid || vring_need_event(event, s->used, old);
 }
 
-void virtq_split_kicks(struct virtq *q, bool on)
+static void split_kicks(struct virtq *q, bool on)
 {
 	if (!virtio_has(q->v->vd, VIRTIO_RING_F_EVENT_IDX))
 		ring_put(q, RING_FLAGS, on ? 0 : VRING_USED_F_NO_NOTIFY);
@@ -155,3 +155,13 @@ void virtq_split_kicks(struct virtq *q, bool on)
 		ring_put(q, RING_ENTRIES + (size_t)sizeof(struct vring_used_elem) * q->s->size,
 			 ring_get(q->driver, RING_IDX));
 }
+
+const struct virtq_ring virtq_ring_split = {
+	.pop = split_pop,
+	.empty = split_empty,
+	.unpop = split_unpop,
+	.fill = split_fill,
+	.flush = split_flush,
+	.wants_interrupt = split_wants_interrupt,
+	.kicks = split_kicks,
+};

@@ -30,7 +30,7 @@ struct virtq_state {
 	uint16_t vector;             /* of MSI-X, VIRTIO_NO_VECTOR: none */
 	uint16_t avail;              /* split: next to take. packed: slot */
 	uint16_t used;               /* the same for giving back */
-	uint16_t signalled;          /* used at the last interrupt decision */
+	uint16_t signalled;          /* split: used at the last interrupt decision; packed.c */
 	bool signalled_valid;
 	bool enabled;
 	bool avail_wrap, used_wrap; /* packed */
@@ -79,6 +79,7 @@ struct virtio_transport_ops {
 };
 
 struct virtq_pool;
+struct virtq_ring;
 
 /* A queue: what follows from its state, and host resources. Private to virtio/. */
 struct virtq {
@@ -87,9 +88,11 @@ struct virtq {
 	unsigned n;
 	/* Host addresses of the three areas; NULL while the queue is not enabled. */
 	void *desc, *driver, *device;
-	uint16_t seen;     /* split: the driver's index when last looked at */
-	uint16_t filled;   /* entries given back since the last flush */
-	bool flushed;      /* something was, since the last virtq_notify */
+	uint16_t seen;                 /* split: the driver's index when last looked at */
+	const struct virtq_ring *ring; /* valid with desc */
+	uint16_t filled;               /* entries given back since the last flush */
+	uint16_t first, first_flags; /* packed: the slot of the first of these, and what it gets */
+	bool flushed;                /* something was, since the last virtq_notify */
 	unsigned budget;   /* elements that may be popped now: bounds one run of a handler */
 	unsigned popped;   /* in this run */
 	struct loop_fd fd; /* the doorbell; fd.fd -1: none yet */

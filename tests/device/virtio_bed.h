@@ -1,8 +1,8 @@
 /*
  * The driver's side of virtio for device tests: guest memory, a device on virtio-mmio, rings that
  * the test fills, kicks and used entries. Functions fail the test when the device breaks a rule of
- * the specification. Split rings, with direct or indirect chains; see struct vq for what is
- * hostile.
+ * the specification. Split or packed rings, as negotiated, with direct or indirect chains; see
+ * struct vq for what is hostile.
  *
  *   struct vbed *vb = vbed_new();
  *   struct dev *d = dev_create(&vb->bed->md, &virtio_rng_class, "rng0", &e, NULL);
@@ -27,6 +27,8 @@
 #define VBED_IRQ   16
 #define VBED_QSIZE 64
 
+enum { VRING_MAX = 1024 };
+
 struct vbuf {
 	gpa_t gpa;
 	uint32_t len;
@@ -43,6 +45,10 @@ struct vq {
 	uint16_t *used;       /* [0] flags, [1] index, then pairs of u32, then avail_event */
 	uint16_t seen;        /* used entries taken */
 	uint16_t next;        /* next descriptor to use; they go round */
+	/* Packed rings: */
+	struct vring_packed_desc *p;  /* the same memory as d */
+	bool packed, wrap, seen_wrap; /* of next, of seen (a slot) */
+	uint8_t slots[VRING_MAX];     /* by id: how many a chain has */
 };
 
 struct vbed {
@@ -169,11 +175,15 @@ static inline void vbed_queue(struct vbed *vb, unsigned n, unsigned size)
 {
 	struct vq *q = &vb->q[n];
 
-	*q = (struct vq){ .size = size };
+	*q = (struct vq){ .size = size,
+			  .packed = vb->features & BIT(VIRTIO_F_RING_PACKED),
+			  .wrap = true,
+			  .seen_wrap = true };
 	q->desc = vbed_alloc(vb, MAX(16ull * size, 4096u));
 	q->driver = vbed_alloc(vb, 6 + 2ull * size);
 	q->device = vbed_alloc(vb, 6 + 8ull * size);
 	q->d = (struct vring_desc *)(vb->ram + q->desc);
+	q->p = (struct vring_packed_desc *)q->d;
 	q->avail = (uint16_t *)(vb->ram + q->driver);
 	q->used = (uint16_t *)(vb->ram + q->device);
 	vbed_w(vb, 0x30, n);
@@ -221,7 +231,8 @@ static inline void vbed_publish(struct vbed *vb, unsigned n, uint16_t head)
 	__atomic_store_n(&q->avail[1], (uint16_t)(idx + 1), __ATOMIC_RELEASE);
 }
 
-static inline uint16_t vbed_addv(struct vbed *vb, unsigned n, unsigned count, const struct vbuf *b)
+static inline uint16_t vbed_add_split(struct vbed *vb, unsigned n, unsigned count,
+				      const struct vbuf *b)
 {
 	struct vq *q = &vb->q[n];
 	bool indirect = vb->indirect && vbed_has(vb, VIRTIO_RING_F_INDIRECT_DESC);
@@ -244,6 +255,56 @@ static inline uint16_t vbed_addv(struct vbed *vb, unsigned n, unsigned count, co
 	return head;
 }
 
+/* A chain in a packed ring; its id is the first slot. */
+static inline uint16_t vbed_add_packed(struct vbed *vb, struct vq *q, unsigned count,
+				       const struct vbuf *b)
+{
+	bool indirect = vb->indirect && vb->features & BIT(VIRTIO_RING_F_INDIRECT_DESC);
+	unsigned n = indirect ? 1 : count;
+	uint16_t head = q->next, first = 0;
+	gpa_t at = 0;
+
+	if (indirect) {
+		struct vring_packed_desc *t;
+
+		at = vbed_alloc(vb, 16ull * count);
+		t = (struct vring_packed_desc *)(vb->ram + at);
+		for (unsigned i = 0; i < count; i++)
+			t[i] = (struct vring_packed_desc){ b[i].gpa, b[i].len, 0xdead,
+							   b[i].in ? VRING_DESC_F_WRITE : 0 };
+	}
+	q->slots[head] = (uint8_t)n;
+	for (unsigned i = 0; i < n; i++) {
+		struct vring_packed_desc *d = &q->p[q->next];
+		uint16_t flags =
+			q->wrap ? 1 << VRING_PACKED_DESC_F_AVAIL : 1 << VRING_PACKED_DESC_F_USED;
+
+		flags |= indirect ? VRING_DESC_F_INDIRECT
+				  : (b[i].in ? VRING_DESC_F_WRITE : 0) |
+					    (i + 1 < n ? VRING_DESC_F_NEXT : 0);
+		d->addr = indirect ? at : b[i].gpa;
+		d->len = indirect ? 16 * count : b[i].len;
+		d->id = i + 1 == n ? head : 0xbeef; /* only the last one counts */
+		if (i)
+			d->flags = flags;
+		else
+			first = flags;
+		if (++q->next == q->size) {
+			q->next = 0;
+			q->wrap = !q->wrap;
+		}
+	}
+	__atomic_store_n(&q->p[head].flags, first, __ATOMIC_RELEASE);
+	return head;
+}
+
+static inline uint16_t vbed_addv(struct vbed *vb, unsigned n, unsigned count, const struct vbuf *b)
+{
+	if (vb->q[n].packed)
+		return vbed_add_packed(vb, &vb->q[n], count, b);
+	return vbed_add_split(vb, n, count, b);
+}
+
 /* A chain of count buffers in queue n, visible at once. Its head: what the used entry will have. */
 #define vbed_add(vb, n, count, ...) \
 	vbed_addv((vb), (n), (count), (const struct vbuf[]){ __VA_ARGS__ })
@@ -255,12 +316,39 @@ static inline void vbed_kick(struct vbed *vb, unsigned n)
 	vbed_run(vb);
 }
 
+static inline int vbed_used_packed(struct vq *q, uint32_t *len)
+{
+	struct vring_packed_desc *d = &q->p[q->seen];
+	uint16_t flags = __atomic_load_n(&d->flags, __ATOMIC_ACQUIRE);
+	bool avail = flags & 1 << VRING_PACKED_DESC_F_AVAIL;
+	bool used = flags & 1 << VRING_PACKED_DESC_F_USED;
+	uint16_t id = d->id;
+
+	if (avail != q->seen_wrap || used != q->seen_wrap)
+		return -1;
+	assert_true(id < q->size && q->slots[id]);
+	if (len)
+		*len = flags & VRING_DESC_F_WRITE ? d->len : 0;
+	q->seen = (uint16_t)(q->seen + q->slots[id]);
+	q->slots[id] = 0;
+	if (q->seen >= q->size) {
+		q->seen = (uint16_t)(q->seen - q->size);
+		q->seen_wrap = !q->seen_wrap;
+	}
+	/* interrupt at the next one; without the event index at any */
+	q->avail[0] = (uint16_t)(q->seen | (q->seen_wrap ? 0x8000 : 0));
+	q->avail[1] = VRING_PACKED_EVENT_FLAG_DESC;
+	return id;
+}
+
 /* The next used entry of queue n: its head and, in *len, the bytes written. -1: none. */
 static inline int vbed_used(struct vbed *vb, unsigned n, uint32_t *len)
 {
 	struct vq *q = &vb->q[n];
 	uint32_t e[2];
 
+	if (q->packed)
+		return vbed_used_packed(q, len);
 	if (__atomic_load_n(&q->used[1], __ATOMIC_ACQUIRE) == q->seen)
 		return -1;
 	memcpy(e, (uint8_t *)q->used + 4 + 8 * (q->seen++ % q->size), 8);

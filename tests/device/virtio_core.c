@@ -4,11 +4,13 @@
  */
 #include "virtio_echo.h"
 
+static bool packed; /* for those tests that are run with both kinds of rings */
+
 #define MSG "what goes in comes out"
 
 static struct vbed *start(struct echo **ec, uint64_t features, unsigned queues)
 {
-	struct vbed *vb = echo_bed_in(NULL, false, ec);
+	struct vbed *vb = echo_bed_in(NULL, packed, ec);
 
 	vbed_start(vb, features, queues);
 	return vb;
@@ -35,6 +37,7 @@ static void core_echo(void **state)
 		struct echo *ec;
 		struct vbed *vb = start(&ec, VBED_ALL, 2);
 
+		assert_int_equal(vbed_has(vb, VIRTIO_F_RING_PACKED), packed);
 		vb->indirect = indirect;
 		for (int i = 0; i < 200; i++) {
 			echo_once(vb, i & 1);
@@ -603,7 +606,7 @@ static void core_pause(void **state)
 static void core_migrate(void **state)
 {
 	struct echo *ec, *ec2;
-	struct vbed *vb = start(&ec, VBED_ALL, 2), *vb2 = echo_bed_in(NULL, false, &ec2);
+	struct vbed *vb = start(&ec, VBED_ALL, 2), *vb2 = echo_bed_in(NULL, packed, &ec2);
 	struct err e = { 0 };
 	uint8_t *buf = malloc(1 << 16);
 	size_t n;
@@ -622,6 +625,7 @@ static void core_migrate(void **state)
 	for (int i = 0; i < 2; i++) {
 		vb2->q[i] = vb->q[i];
 		vb2->q[i].d = (struct vring_desc *)(vb2->ram + vb->q[i].desc);
+		vb2->q[i].p = (struct vring_packed_desc *)vb2->q[i].d;
 		vb2->q[i].avail = (uint16_t *)(vb2->ram + vb->q[i].driver);
 		vb2->q[i].used = (uint16_t *)(vb2->ram + vb->q[i].device);
 	}
@@ -689,9 +693,15 @@ static void core_many_buffers(void **state)
 	vbed_free(vb);
 }
 
+static int use_packed(void **state)
+{
+	packed = true;
+	return 0;
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
+	const struct CMUnitTest split[] = {
 		cmocka_unit_test(core_echo),        cmocka_unit_test(core_pieces),
 		cmocka_unit_test(core_interrupts),  cmocka_unit_test(core_kicks),
 		cmocka_unit_test(core_fair),        cmocka_unit_test(core_wrong),
@@ -700,6 +710,13 @@ int main(void)
 		cmocka_unit_test(core_free_held),   cmocka_unit_test(core_pause),
 		cmocka_unit_test(core_migrate),     cmocka_unit_test(core_many_buffers),
 	};
+	const struct CMUnitTest both[] = {
+		cmocka_unit_test(core_echo),      cmocka_unit_test(core_pieces),
+		cmocka_unit_test(core_config),    cmocka_unit_test(core_reset_held),
+		cmocka_unit_test(core_free_held), cmocka_unit_test(core_pause),
+		cmocka_unit_test(core_migrate),
+	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("split", split, NULL, NULL) +
+	       cmocka_run_group_tests_name("packed", both, use_packed, NULL);
 }
