@@ -277,6 +277,40 @@ static void pci_msix_masks(void **state)
 	bed_free(b);
 }
 
+static void *notifier(void *arg)
+{
+	struct fake *f = arg;
+
+	for (unsigned i = 0; i < 20000; i++)
+		pci_msix_notify(&f->pci, i % 8);
+	return NULL;
+}
+
+/* An I/O thread notifies while a vCPU masks, moves and switches off: nothing is lost at the end. */
+static void pci_msix_threads(void **state)
+{
+	struct bed *b = bed_new();
+	struct fake *f = msix_new(b);
+	pthread_t thread;
+
+	bed_cfg_write(b, 0, CAP_MSIX + 2, PCI_MSIX_ENABLE, 2);
+	assert_int_equal(pthread_create(&thread, NULL, notifier, f), 0);
+	for (unsigned i = 0; i < 2000; i++) {
+		bus_mem_write(b->md.bus, TABLE + i % 8 * 16 + 12, i / 8 % 2, 4);
+		bed_cfg_write(b, 0, CAP_MSIX + 2,
+			      PCI_MSIX_ENABLE | (i % 5 ? 0 : PCI_MSIX_FUNCTION_MASK), 2);
+		bed_cfg_write(b, 0, 0x10, 0xf0000000 + i % 2 * 4096, 4);
+		(void)mem(b, TABLE + 0x800);
+	}
+	pthread_join(thread, NULL);
+	bed_cfg_write(b, 0, CAP_MSIX + 2, PCI_MSIX_ENABLE, 2);
+	for (unsigned v = 0; v < 8; v++)
+		bus_mem_write(b->md.bus, TABLE + 16 * v + 12, 0, 4);
+	assert_int_equal(mem(b, TABLE + 0x800), 0);
+	assert_true(b->msgs >= 8);
+	bed_free(b);
+}
+
 static void pci_msi_vectors(void **state)
 {
 	struct bed *b = bed_new();
@@ -405,6 +439,7 @@ int main(void)
 		cmocka_unit_test(pci_intx_line_and_status),
 		cmocka_unit_test(pci_msix_table),
 		cmocka_unit_test(pci_msix_masks),
+		cmocka_unit_test(pci_msix_threads),
 		cmocka_unit_test(pci_msi_vectors),
 		cmocka_unit_test(pci_no_messages),
 		cmocka_unit_test(pci_load),
