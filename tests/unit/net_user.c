@@ -383,6 +383,47 @@ static void user_tcp_large(void **state)
 	transfer(true);
 }
 
+/*
+ * The guest has closed its direction; then the host sends all, and closes: the socket is hung up
+ * in both directions while there is still data to be read. All of it comes.
+ */
+static void user_half_closed(void **state)
+{
+	static uint8_t data[400000];
+	struct nettest t;
+	static struct conn c;
+	size_t got = 0, sent = 0;
+	uint16_t port;
+	int l = listener(&port), fd;
+
+	start(&t, "");
+	conn_open(&c, &t, port);
+	nettest_run(&t, 20);
+	fd = accept(l, NULL, NULL);
+	conn_send(&c, 0x11, NULL, 0, NULL);
+	nettest_run(&t, 5);
+	conn_take(&c);
+	while (!c.fin) {
+		ssize_t r = fd >= 0 ? send(fd, data + sent, sizeof(data) - sent, MSG_DONTWAIT) : 0;
+
+		sent += r > 0 ? (size_t)r : 0;
+		if (sent == sizeof(data) && fd >= 0) {
+			close(fd);
+			fd = -1;
+		}
+		nettest_run(&t, 1);
+		c.nrx = 0;
+		if (conn_take(&c))
+			conn_send(&c, 0x10, NULL, 0, NULL);
+		else if (++t.patience > 3000)
+			fail_msg("only %zu bytes came in", got);
+		got += c.nrx;
+	}
+	assert_int_equal(got, sizeof(data));
+	close(l);
+	nettest_free(&t);
+}
+
 /* A guest without buffers: what comes waits, in order, and goes on when there is room. */
 static void user_flow(void **state)
 {
@@ -584,9 +625,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(user_arp_and_ping), cmocka_unit_test(user_dhcp),
 		cmocka_unit_test(user_tcp),          cmocka_unit_test(user_tcp_large),
-		cmocka_unit_test(user_flow),         cmocka_unit_test(user_hostfwd),
-		cmocka_unit_test(user_guestfwd),     cmocka_unit_test(user_restrict),
-		cmocka_unit_test(user_options),
+		cmocka_unit_test(user_half_closed),  cmocka_unit_test(user_flow),
+		cmocka_unit_test(user_hostfwd),      cmocka_unit_test(user_guestfwd),
+		cmocka_unit_test(user_restrict),     cmocka_unit_test(user_options),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

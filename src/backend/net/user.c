@@ -191,7 +191,13 @@ static int user_revents(int idx, void *opaque)
 		return 0;
 	r |= f->ready & LOOP_IN ? SLIRP_POLL_IN : 0;
 	r |= f->ready & LOOP_OUT ? SLIRP_POLL_OUT : 0;
-	r |= f->ready & LOOP_HUP ? SLIRP_POLL_HUP | SLIRP_POLL_ERR : 0;
+	/*
+	 * Not as an error: that would be written to, and a connection that the guest has closed in
+	 * its direction would end with all that is still to be read. And not to be read when
+	 * libslirp has no room, which it asserts.
+	 */
+	if (f->ready & LOOP_HUP)
+		r |= f->want & LOOP_IN ? SLIRP_POLL_HUP : f->want & LOOP_OUT ? SLIRP_POLL_OUT : 0;
 	f->ready = 0;
 	return r;
 }
