@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """
 PCI under stock kernels through ./run: what the bus shows, interrupts of each kind with virtio-rng as
-the device, drivers unbound and bound and functions removed and found again under load, power-off.
+the device, drivers unbound and bound and functions removed and found again under load, resets,
+power-off.
 
 Arguments: [--rounds N] NAME=KERNEL...; environment as for ./run, KVASIR_BINARY required.
 """
 import argparse
 import os
 import subprocess
+import tempfile
 
 from bootlog import warnings
 from tap import Tap
@@ -49,6 +51,33 @@ while [ $i -lt ROUNDS ]; do
 	i=$((i + 1))
 done
 kill $a
+'''
+# The disk's first byte counts boots, since all else is forgotten; all devices are busy at the reset.
+REBOOT = r'''
+n=$(dd if=/dev/vda bs=1 count=1 2>/dev/null)
+echo "boot $n: $(grep -c virtio /proc/interrupts) $(dd if=/dev/hwrng bs=64 count=4 2>/dev/null | wc -c)"
+dd if=/dev/hwrng of=/dev/null bs=4096 2>/dev/null &
+dd if=/dev/vda of=/dev/null bs=64k 2>/dev/null &
+dmesg -r | grep -E '^<[0-3]>'
+[ "$n" -lt 3 ] || { /sbin/poweroff; sleep 60; }
+echo $((n + 1)) >/tmp/n
+dd if=/tmp/n of=/dev/vda bs=1 count=1 conv=notrunc 2>/dev/null
+sync
+/sbin/reboot
+sleep 60
+'''
+MAKE = r'''
+set -e
+top=$1 kernel=$2 out=$3
+. "$top/tools/setup.sh"
+get_kernel "$kernel"
+get_initramfs
+add_modules virtio_pci virtio_rng virtio_blk
+"$top/tools/mkinitramfs" exec "$out.exec" "$4"
+cp "$initramfs" "$out"
+truncate -s %512 "$out"
+cat "$out.exec" >>"$out"
+printf '%s' "$kernel"
 '''
 AFTER = r'''
 [ $(dd if=/dev/hwrng bs=64 count=16 2>/dev/null | wc -c) = 1024 ] || exit 7
@@ -97,6 +126,27 @@ def loop(name, kernel, what, script, rounds, options=(), append=''):
     t.ok(rc == 0 and not bad, f'{name}: {what}, {rounds} rounds', f'{rc} {bad} {out[-600:]} {err}')
 
 
+def reboots(name, kernel, append):
+    with tempfile.TemporaryDirectory() as d:
+        path = subprocess.run(['bash', '-c', MAKE, 'bash', top, kernel, f'{d}/initrd', REBOOT],
+                              capture_output=True, text=True, check=True).stdout
+        with open(f'{d}/disk', 'wb') as f:
+            f.write(b'0' + bytes((4 << 20) - 1))
+        try:
+            p = subprocess.run([os.environ['KVASIR_BINARY'], '-kernel', path, '-initrd',
+                                f'{d}/initrd', '-append', f'console=ttyS0 quiet {append}', '-smp',
+                                '2', '-serial', f'file:{d}/log', '-serial', 'stdio', '-nic', 'none',
+                                '-drive', f'file={d}/disk,format=raw,if=virtio', *RNG],
+                               stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT,
+                               check=False)
+            rc, out, err = p.returncode, p.stdout.decode(errors='replace'), p.stderr
+        except subprocess.TimeoutExpired as e:
+            rc, out, err = None, (e.stdout or b'').decode(errors='replace'), e.stderr
+    boots = [l for l in out.splitlines() if l.startswith('boot ') and l.endswith(' 256')]
+    t.ok(rc == 0 and len(boots) == 4 and len(set(l.split(':')[1] for l in boots)) == 1 and
+         '<' not in out, f'{name}: resets with busy devices {append}', f'{rc} {out} {err}')
+
+
 def power_off(name, kernel, append):
     env = dict(os.environ, KVASIR_KERNEL=kernel, KVASIR_TIMEOUT=str(LIMIT))
     p = subprocess.run([f'{top}/run', '--verbose', '--append', append, '--exec', '/sbin/poweroff; sleep 60', '--',
@@ -128,6 +178,8 @@ def main():
         # Debian's kernels have no MP tables' parser: they fall back to the PIC
         look(name, kernel, 'acpi=off', '0x1005', '', RNG, 'acpi=off pci=nomsi')
         ecam(name, kernel)
+        reboots(name, kernel, '')
+        reboots(name, kernel, 'pci=nomsi')
         loop(name, kernel, 'unbind and bind under load, MSI-X', BIND, a.rounds, ['-smp', '2'])
         loop(name, kernel, 'unbind and bind under load, INTx', BIND, a.rounds, append='pci=nomsi')
         loop(name, kernel, 'remove and rescan under load', RESCAN, a.rounds, ['-smp', '2'])
