@@ -191,6 +191,12 @@ t.ok(not qemu('compare', 'top.qcow2', 'top.raw')[0], 'the emptied overlay shows 
 a = kv('rebase', '-u', '-b', '', 'top.qcow2')
 t.ok(not a[0] and 'backing' not in qemu('info', 'top.qcow2')[1], 'rebase -u -b ""', a)
 
+kv('create', '-f', 'qcow2', 'bench.qcow2', '16M')
+for args in ('-w -c 500 -d 8 --flush-interval=50', '-c 500 -d 8', '-w -c 100 -d 4 -s 70000'):
+    a = kv('bench', '-f', 'qcow2', *args.split(), 'bench.qcow2')
+    b = qemu('check', 'bench.qcow2')
+    t.ok(not a[0] and 'Run completed' in a[1] and not b[0], f'bench {args}', f'{a}\n{b}')
+
 # ---- Bad input: one clear line, status 1, nothing written ----------------------------------------------
 
 

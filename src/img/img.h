@@ -22,6 +22,7 @@ struct img {
 
 /* ---- Commands: argv[0] is the command's name. They return the exit status. ------------------ */
 
+int img_bench(struct img *im, int argc, char **argv);
 int img_create(struct img *im, int argc, char **argv);
 int img_info(struct img *im, int argc, char **argv);
 int img_check(struct img *im, int argc, char **argv);

@@ -18,6 +18,9 @@ static const struct command {
 	int (*run)(struct img *im, int argc, char **argv);
 	const char *args;
 } commands[] = {
+	{ "bench", img_bench,
+	  "[-c N] [-d N] [-f FMT] [--flush-interval=N [--no-drain]] [-i AIO] [-n] [-o OFF]\n"
+	  "          [--pattern=N] [-q] [-s SIZE] [-S STEP] [-t CACHE] [-w] [-U] FILENAME" },
 	{ "check", img_check, "[-q] [-f FMT] [--output=human|json] [-r leaks|all] [-U] FILENAME" },
 	{ "commit", img_commit, "[-q] [-f FMT] [-t CACHE] [-d] [-p] FILENAME" },
 	{ "compare", img_compare,
@@ -41,7 +44,7 @@ static const struct command {
 	{ "snapshot", img_snapshot,
 	  "[-U] [-q] [-f FMT] [-l | -a NAME | -c NAME | -d NAME] FILENAME" },
 };
-static const char *const not_here[] = { "amend", "bench", "bitmap", "dd" };
+static const char *const not_here[] = { "amend", "bitmap", "dd" };
 
 struct run {
 	struct img im;

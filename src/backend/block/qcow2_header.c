@@ -468,7 +468,13 @@ int q2_header_poke_co(struct qcow2 *s, unsigned off, const void *buf, unsigned l
 	/* not by q2_file_pwrite_co: the corrupt bit is set when that refuses */
 	int r = block_co_pwrite(s->b->file, off, buf, len, 0);
 
-	return r < 0 ? r : block_co_flush(s->b->file);
+	if (r >= 0)
+		r = block_co_flush(s->b->file);
+	/* Where tables are is not known now, and what of them may be given up. Bits can be tried
+	 * again. */
+	if (r < 0 && off < H_V2_LEN)
+		s->broken = true;
+	return r;
 }
 
 int q2_set_incompat_co(struct qcow2 *s, uint64_t set, uint64_t clear)
