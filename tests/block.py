@@ -142,9 +142,10 @@ def locked_bytes(file):
                   for b in range(int(r[-2]), int(r[-1]) + 1))
 
 
-def wait_locked(file, seconds=20):
+def wait_locked(file, byte=201, seconds=20):
+    """QEMU opens an image in steps, with more locks each: 201 comes with the last one."""
     end = time.time() + seconds
-    while not locked_bytes(file) and time.time() < end:
+    while byte not in locked_bytes(file) and time.time() < end:
         time.sleep(0.05)
     return locked_bytes(file)
 
@@ -191,10 +192,10 @@ def locks():
         rc, err = run_qemu_img('qemu-io', '-f', 'raw', '-c', 'write 0 512', disk)
         t.ok(rc == 1 and 'lock' in err, 'and keeps a writer out', err)
     with Holder('qemu-io', '-f', 'raw', disk):
-        wait_locked(disk)
+        wait_locked(disk, 101)
         refused('in use by qemu-io', ['-drive', f'file={disk},format=raw'], 'another process')
     with Holder('qemu-io', '-r', '-f', 'raw', disk):
-        wait_locked(disk)
+        wait_locked(disk, 100)
         starts('read-only next to a reader of QEMU',
                ['-drive', f'file={disk},format=raw,readonly=on'])
     if shutil.which('qemu-system-x86_64'):
