@@ -27,6 +27,9 @@ struct keyval {
  */
 int keyval_parse(struct keyval *k, const char *option, const char *text, const char *implied,
 		 struct err *e) must_check;
+/* The same from a JSON object: nested keys are joined by dots, keyval_json.c. */
+int keyval_parse_json(struct keyval *k, const char *option, const char *text,
+		      struct err *e) must_check;
 void keyval_free(struct keyval *k);
 
 /* Value of the last such key, or NULL. Marks it used. */

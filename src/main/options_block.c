@@ -565,10 +565,8 @@ int options_blockdev(struct options *o, const char *arg, struct err *e)
 	struct keyval k;
 	int r;
 
-	if (*arg == '{')
-		return err_set(e, ENOTSUP,
-			       "-blockdev: JSON is not supported yet: write driver=...,key=value");
-	r = keyval_parse(&k, "-blockdev", arg, "driver", e);
+	r = *arg == '{' ? keyval_parse_json(&k, "-blockdev", arg, e)
+			: keyval_parse(&k, "-blockdev", arg, "driver", e);
 	if (r == 0) {
 		r = options_blockdev_add(o, &k, false, e);
 		keyval_free(&k);

@@ -138,7 +138,12 @@ static const struct {
 	{ "-blockdev driver=raw,node-name=a,file=b", "'b'" },
 	{ "-blockdev driver=file,node-name=a", "filename=FILE is needed" },
 	{ "-blockdev driver=file,filename=x", "node-name=NAME is needed" },
-	{ "-blockdev {}", "JSON" },
+	{ "-blockdev {}", "driver=" },
+	{ "-blockdev {\"driver\":\"raw\"", "',' or '}'" },
+	{ "-blockdev {\"a\":1,\"a\":2}", "second time" },
+	{ "-blockdev {\"a\":[1]}", "arrays" },
+	{ "-blockdev {\"a\":\"\\uD800\"}", "surrogate" },
+	{ "-blockdev {\"driver\":\"file\",\"node-name\":\"n\",\"filename\":\"x\",\"z\":1}", "z" },
 	{ "-S", "needs a monitor" },
 	{ "-bios x", "no firmware yet" },
 	{ "k1 k2", "there is a kernel already ('k1')" },
@@ -244,6 +249,53 @@ static void test_wrong(void **state)
 		assert_null(strchr(e.msg, '\n'));
 		done(&o);
 	}
+}
+
+static void test_drives(void **state)
+{
+	const struct drive_config *d;
+	const struct blockdev_config *b;
+	struct options o;
+
+	good(&o, "k -drive file=a,,b,format=raw,cache=none,bps=1M,iops_rd=5,werror=stop,serial=S "
+		 "-hdb first -drive file=x,if=none,readonly=on,cache=writethrough,aio=threads "
+		 "-drive y,snapshot=on,discard=unmap,detect-zeroes=unmap,file.locking=off");
+	assert_int_equal(o.cfg.ndrives, 4);
+	d = &o.cfg.drive[0];
+	assert_string_equal(d->file, "a,b");
+	assert_string_equal(d->id, "virtio0");
+	assert_true(d->opts.cache_direct && d->opts.writable && d->virtio);
+	assert_false(d->conf.writethrough);
+	assert_int_equal(d->conf.werror, BLK_STOP);
+	assert_int_equal(d->conf.rerror, BLK_REPORT);
+	assert_int_equal(d->conf.limits.kind[THROTTLE_BPS].avg, 1 << 20);
+	assert_int_equal(d->conf.limits.kind[THROTTLE_IOPS_RD].avg, 5);
+	assert_string_equal(d->conf.serial, "S");
+	d = &o.cfg.drive[2];
+	assert_false(d->virtio || d->opts.writable || d->opts.cache_direct);
+	assert_true(d->conf.writethrough);
+	assert_int_equal(d->opts.aio, BLOCK_AIO_THREADS);
+	assert_string_equal(d->id, "none2");
+	d = &o.cfg.drive[3];
+	assert_int_equal(d->index, 2);
+	assert_true(d->snapshot && d->opts.no_lock && d->opts.discard_unmap);
+	assert_int_equal(d->opts.detect_zeroes, DETECT_ZEROES_UNMAP);
+	assert_string_equal(o.board->name, "pc");
+	done(&o);
+	good(&o, "k -blockdev file,node-name=f,filename=x -blockdev "
+		 "{\"driver\":\"qcow2\",\"node-name\":\"q\",\"file\":\"f\",\"backing\":null}"
+		 " -blockdev {\"driver\":\"raw\",\"node-name\":\"\\u00e9\",\"read-only\":true,"
+		 "\"file\":{\"driver\":\"file\",\"filename\":\"a,b\"}}");
+	assert_int_equal(o.cfg.nblockdevs, 4);
+	b = o.cfg.blockdev;
+	assert_true(b[0].used && !b[1].used && b[2].used && !b[3].used);
+	assert_int_equal(b[1].file, 0);
+	assert_true(b[1].opts.no_backing);
+	assert_int_equal(b[3].file, 2);
+	assert_string_equal(b[2].filename, "a,b");
+	assert_string_equal(b[3].node_name, "\xc3\xa9");
+	assert_false(b[3].opts.writable);
+	done(&o);
 }
 
 static void test_values(void **state)
@@ -446,7 +498,7 @@ int main(void)
 		cmocka_unit_test(test_wrong),        cmocka_unit_test(test_values),
 		cmocka_unit_test(test_log),          cmocka_unit_test(test_net),
 		cmocka_unit_test(test_smp),          cmocka_unit_test(test_cpuid),
-		cmocka_unit_test(test_keyval),
+		cmocka_unit_test(test_keyval),       cmocka_unit_test(test_drives),
 	};
 
 	return cmocka_run_group_tests_name("options", tests, NULL, NULL);

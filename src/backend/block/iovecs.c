@@ -44,11 +44,12 @@ static size_t iovecs_next(struct iovecs_walk *w, uint8_t **p)
 		const struct iovec *o = &w->v->iov[w->i++];
 		size_t n = MIN(o->iov_len - w->skip, w->left);
 
+		if (!n) /* its base may be NULL */
+			continue;
 		*p = (uint8_t *)o->iov_base + w->skip;
 		w->skip = 0;
 		w->left -= n;
-		if (n)
-			return n;
+		return n;
 	}
 	return 0;
 }
