@@ -26,6 +26,11 @@
 struct file {
 	int fd;
 	bool is_blk, no_punch, no_zero_range, no_seek;
+	/*
+	 * A flush through the page cache failed: the host has forgotten which pages it could not
+	 * write, and the next flush would succeed without them. So none succeeds any more.
+	 */
+	bool lost;
 	uint64_t written, flushed; /* counts of writes: all, and those known to be stable */
 	dev_t dev, rdev;
 	ino_t ino;
@@ -278,11 +283,16 @@ static int file_flush_co(struct block *b)
 	uint64_t upto = f->written;
 	int64_t r;
 
-	if (b->opts.cache_no_flush || !b->writable || f->flushed >= upto)
+	if (b->opts.cache_no_flush || !b->writable)
+		return 0;
+	if (f->lost)
+		return -EIO;
+	if (f->flushed >= upto)
 		return 0;
 	r = host_co_io(b->ctx, b->opts.aio, HOST_FDATASYNC, f->fd, 0, NULL, 0);
 	if (r == 0 && f->flushed < upto)
 		f->flushed = upto;
+	f->lost |= r < 0 && !b->opts.cache_direct;
 	return (int)r;
 }
 
