@@ -81,6 +81,7 @@ WRONG = [
     ([good, '-M', 'microvm', '-device', 'virtio-rng-pci'], '-M pc'),
     ([good, '-device', 'virtio-rng-pci,addr=1'], 'taken by piix3'),
     ([good, '-device', 'virtio-rng-pci,addr=20'], 'up to 1f.7'),
+    ([good, '-device', 'virtio-rng-pci,romfile=x.rom'], 'expansion ROMs are not supported'),
     ([good, '-device', 'virtio-rng-pci,bus=pci.1'], 'this machine has pci.0'),
     ([good, '-device', 'virtio-rng-pci,vectors=300'], 'more than 256'),
     ([good, '-device', 'virtio-rng-pci,disable-legacy=on,disable-modern=on'], 'nothing is left'),

@@ -45,8 +45,8 @@ struct vpci {
 	struct pci_dev pci;
 	struct virtio_dev *vd; /* properties */
 	char *disable_legacy;
-	bool disable_modern;
-	uint32_t vectors;
+	bool disable_modern, ioeventfd;
+	uint32_t vectors, bootindex;
 
 	struct virtio v;
 	bool paused; /* the machine */
@@ -65,6 +65,8 @@ static const struct prop vpci_props[] = {
 	{ .name = "disable-legacy", .help = "on|off|auto: no legacy interface; auto: on where I/O BARs are rare",
 	  .kind = PROP_KIND_STR, .off = offsetof(struct vpci, disable_legacy), .sdflt = "auto" },
 	PROP_N(struct vpci, disable_modern, "disable-modern", false, "only the legacy interface"),
+	PROP(struct vpci, ioeventfd, true, "notifications ring doorbells, without a way through a vCPU's exit"),
+	PROP(struct vpci, bootindex, UINT32_MAX, "accepted; for firmware, which comes later"),
 	PROP(struct vpci, vectors, VPCI_VECTORS_DEFAULT, "MSI-X vectors, 0: none; default: queues and 1"),
 	PROP_END
 };
@@ -351,6 +353,8 @@ static unsigned vpci_doorbells(struct virtio *v, unsigned n, struct doorbell *ou
 	uint64_t io = p->pci.bar[VPCI_LEGACY_BAR].addr, mem = p->pci.bar[VPCI_MODERN_BAR].addr;
 	unsigned count = 0;
 
+	if (!p->ioeventfd)
+		return 0;
 	if (mem != PCI_UNMAPPED)
 		out[count++] = (struct doorbell){ .space = BUS_MEM,
 						  .addr = mem + VPCI_NOTIFY * VPCI_PAGE +

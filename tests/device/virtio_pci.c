@@ -179,6 +179,17 @@ static void vpci_refused(void **state)
 	}
 }
 
+/* Without doorbells the registers do it. */
+static void vpci_registers_kick(void **state)
+{
+	struct vbed *vb = plug("ioeventfd", "off");
+
+	start_modern(vb, VIRTIO_NO_VECTOR, VIRTIO_NO_VECTOR);
+	assert_int_equal(request(vb, BUS_MEM, BAR4 + NOTIFY), 8);
+	assert_int_equal(request(vb, BUS_MEM, BAR4 + NOTIFY), 8);
+	vbed_free(vb);
+}
+
 static void vpci_modern_intx(void **state)
 {
 	struct vbed *vb = plug(NULL, NULL);
@@ -379,7 +390,7 @@ int main(void)
 		cmocka_unit_test(vpci_modern_intx),  cmocka_unit_test(vpci_msix),
 		cmocka_unit_test(vpci_legacy_ports), cmocka_unit_test(vpci_window),
 		cmocka_unit_test(vpci_moved),        cmocka_unit_test(vpci_master),
-		cmocka_unit_test(vpci_copy),
+		cmocka_unit_test(vpci_copy),         cmocka_unit_test(vpci_registers_kick),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

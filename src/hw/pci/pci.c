@@ -195,6 +195,11 @@ int pci_realize(struct pci_dev *p, struct pci_state *s, const struct pci_ident *
 	if (p->bus_name && strcmp(p->bus_name, b->name))
 		return err_set(e, ENODEV, "%s: there is no bus %s; this machine has %s", p->dev.id,
 			       p->bus_name, b->name);
+	if (p->romfile && *p->romfile)
+		return err_set(e, ENOTSUP,
+			       "%s: romfile=%s: expansion ROMs are not supported: there is no "
+			       "firmware that would run them",
+			       p->dev.id, p->romfile);
 	r = pci_choose(b, p, slot, &devfn, e);
 	if (r < 0)
 		return r;

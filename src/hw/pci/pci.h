@@ -45,7 +45,10 @@ struct pci_state {
 	{ .name = "addr", .help = "place on the bus, SLOT[.FUNCTION] in hexadecimal; free slot by default", \
 	  .kind = PROP_KIND_STR, .off = offsetof(T, m.addr) }, \
 	{ .name = "bus", .help = "bus to sit on", .kind = PROP_KIND_STR, .off = offsetof(T, m.bus_name) }, \
-	PROP_N(T, m.multifunction, "multifunction", false, "other functions may share the slot")
+	PROP_N(T, m.multifunction, "multifunction", false, "other functions may share the slot"), \
+	{ .name = "romfile", .help = "expansion ROM: only an empty name, there are none yet", \
+	  .kind = PROP_KIND_STR, .off = offsetof(T, m.romfile) }, \
+	PROP_N(T, m.rombar, "rombar", 1, "accepted: without a ROM there is no such BAR")
 /* clang-format on */
 
 struct pci_bar {
@@ -78,8 +81,9 @@ struct pci_msix_state;
 
 struct pci_dev {
 	struct dev dev; /* first */
-	char *addr, *bus_name;
+	char *addr, *bus_name, *romfile;
 	bool multifunction;
+	uint32_t rombar;
 
 	struct pci_bus *pbus; /* NULL before pci_realize and after pci_unrealize */
 	struct pci_state *s;
