@@ -256,6 +256,8 @@ static void vnet_queue(struct virtio_dev *vd, unsigned i)
 	} else {
 		net_room(&n->port[i / 2]);
 		virtq_notify(virtio_queue(vd, i));
+		if (!n->port[i / 2].owes_room)
+			virtq_kick_unneeded(virtio_queue(vd, i));
 	}
 }
 

@@ -117,9 +117,10 @@ static void virtq_run(void *opaque, unsigned ready)
 	q->budget = MAX(2u * q->s->size, (unsigned)VIRTQ_RUN_MIN);
 	while (again && virtq_ready(q)) {
 		q->popped = 0;
+		q->quiet = false;
 		virtq_kick_disable(q);
 		vd->vc->queue(vd, q->n);
-		again = virtq_kick_enable(q) && q->popped && q->budget;
+		again = !q->quiet && virtq_kick_enable(q) && q->popped && q->budget;
 	}
 	if (!q->budget && !virtq_empty(q))
 		virtq_signal(q); /* others first */
@@ -444,10 +445,17 @@ void virtq_kick_disable(struct virtq *q)
 	}
 }
 
+void virtq_kick_unneeded(struct virtq *q)
+{
+	if (q)
+		q->quiet = true;
+}
+
 bool virtq_kick_enable(struct virtq *q)
 {
 	if (!virtq_ready(q))
 		return false;
+	q->quiet = false;
 	q->s->kick_off = false;
 	q->ring->kicks(q, true);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* what was asked is seen before we look again */

@@ -211,6 +211,12 @@ void virtq_notify(struct virtq *q);
 void virtq_kick_disable(struct virtq *q);
 bool virtq_kick_enable(struct virtq *q);
 
+/*
+ * In a handler that has nothing to wait for in its queue: leave notifications off after it, until
+ * virtq_kick_enable is called. For queues of buffers that the device takes when it needs them.
+ */
+void virtq_kick_unneeded(struct virtq *q);
+
 /* The guest-physical address of in[i]. */
 gpa_t virtq_elem_in_gpa(const struct virtq_elem *el, unsigned i);
 

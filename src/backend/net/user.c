@@ -276,6 +276,7 @@ static int user_add_poll(int fd, int events, void *opaque)
 static void user_sync(struct user *u)
 {
 	uint32_t timeout = UINT32_MAX;
+	uint64_t due;
 
 	if (u->busy)
 		return; /* whoever is in libslirp does it afterwards */
@@ -287,10 +288,13 @@ static void user_sync(struct user *u)
 		if (want != f->f.events)
 			loop_fd_set(u->nd.loop, &f->f, want);
 	}
-	if (timeout < USER_IDLE_MS)
-		timer_arm(&u->due, clock_now(loop_clock(u->nd.loop)) + timeout * NS_PER_MS);
-	else
-		timer_cancel(&u->due);
+	if (timeout < USER_IDLE_MS) {
+		due = clock_now(loop_clock(u->nd.loop)) + timeout * NS_PER_MS;
+		/* one that goes off too early asks again, and costs less than moving it each time
+		 */
+		if (!timer_armed(&u->due) || u->due.deadline > due)
+			timer_arm(&u->due, due);
+	}
 }
 
 static void user_fd_drop(struct user *u, struct user_fd *f)
