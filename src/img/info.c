@@ -292,7 +292,7 @@ static int snapshot_list_co(struct img *im, const char *filename, const char *fo
 static int snapshot_do_co(struct img *im, const char *filename, const char *format, int what,
 			  const char *name)
 {
-	struct block_opts o = { .writable = true };
+	struct block_opts o = { .writable = true, .discard_unmap = true };
 	struct block *b = img_co_open(im, filename, format, &o);
 	struct err e = { 0 };
 	int r;

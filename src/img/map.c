@@ -307,7 +307,7 @@ int img_resize(struct img *im, int argc, char **argv)
 						 OPT_PREALLOC },
 					       { 0 } };
 	enum qcow2_prealloc how = PREALLOC_OFF;
-	struct block_opts o = { .writable = true };
+	struct block_opts o = { .writable = true, .discard_unmap = true };
 	const char *format = NULL, *size;
 	bool shrink = false;
 	struct block *b;

@@ -63,7 +63,7 @@ int img_rebase(struct img *im, int argc, char **argv)
 					       { "image-opts", no_argument, NULL, 'O' },
 					       { 0 } };
 	const char *format = NULL, *backing = NULL, *backing_format = NULL;
-	struct block_opts o = { .writable = true }, bo = { 0 };
+	struct block_opts o = { .writable = true, .discard_unmap = true }, bo = { 0 };
 	struct block *b, *to = NULL;
 	struct img_progress p = { 0 };
 	struct err e = { 0 };
@@ -209,7 +209,7 @@ int img_commit(struct img *im, int argc, char **argv)
 	static const struct option longs[] = { { "object", required_argument, NULL, 'O' },
 					       { "image-opts", no_argument, NULL, 'O' },
 					       { 0 } };
-	struct block_opts o = { .writable = true, .no_backing = true };
+	struct block_opts o = { .writable = true, .discard_unmap = true, .no_backing = true };
 	struct img_progress p = { 0 };
 	const char *format = NULL;
 	bool keep = false;

@@ -380,7 +380,7 @@ static void round_co(void *arg)
 
 		/* what happens to lengths and snapshots when they fail is for the crash test */
 		t->m.fail_in =
-			t->faulty && what > 3 && rnd(t, 4) == 0 ? 1 + (unsigned)rnd(t, 40) : 0;
+			t->faulty && what > 3 && rnd(t, 4) == 0 ? 1 + (unsigned)rnd(t, 12) : 0;
 		switch (what) {
 		case 0: snapshot_co(t); break;
 		case 1: resize_co(t); break;

@@ -169,7 +169,15 @@ static int qcow2_flush_co(struct block *b)
 {
 	struct qcow2 *s = q2_of(b);
 
-	return s->broken ? -EIO : q2_commit_co(s, false);
+	int r = s->broken ? -EIO : q2_commit_co(s, false);
+
+	/* what earlier discards gave up goes back to the host */
+	if (r >= 0 && unlikely(s->frees_ready.n)) {
+		task_co_lock(&s->alloc_lock);
+		r = q2_frees_apply_co(s);
+		task_unlock(&s->alloc_lock);
+	}
+	return r;
 }
 
 static int qcow2_reopen_co(struct block *b, bool writable, struct err *e)

@@ -52,28 +52,51 @@ static bool io_in(const struct qcow2 *s, uint64_t off, uint64_t len)
 	return false;
 }
 
+/*
+ * Of [c, last], how many clusters from c on have a count of one, which ends now; 0: the first has
+ * more. alloc_lock is held.
+ */
+static int free_run_co(struct qcow2 *s, uint64_t c, uint64_t last, uint64_t *run, uint64_t *count)
+{
+	*run = 0;
+	for (; c + *run <= last; ++*run) {
+		uint64_t n;
+		int r = q2_ref_get_co(s, c + *run, &n);
+
+		if (r < 0)
+			return r;
+		if (!*run)
+			*count = n;
+		if (!n)
+			return q2_corrupt_co(s, "cluster 0x%llx is freed, but its refcount is 0",
+					     (unsigned long long)(c + *run) << s->cluster_bits);
+		if (n != 1)
+			break;
+	}
+	return 0;
+}
+
 /* One range, alloc_lock held. */
 static int free_one_co(struct qcow2 *s, const struct q2_free *f)
 {
-	uint64_t first = f->off >> s->cluster_bits, last = (f->off + f->len - 1) >> s->cluster_bits;
+	uint64_t last = (f->off + f->len - 1) >> s->cluster_bits, run, count = 0;
 
-	for (uint64_t c = first; c <= last; c++) {
-		uint64_t n;
-		int r = q2_ref_get_co(s, c, &n);
+	for (uint64_t c = f->off >> s->cluster_bits; c <= last;) {
+		int r = free_run_co(s, c, last, &run, &count);
 
-		if (r < 0)
-			return r;
-		if (!n)
-			return q2_corrupt_co(s, "cluster 0x%llx is freed, but its refcount is 0",
-					     (unsigned long long)c << s->cluster_bits);
-		if (n == 1 && f->discard && s->b->opts.discard_unmap) {
-			/* nobody gets it before its count is 0 */
-			if (block_co_discard(s->b->file, c << s->cluster_bits, s->cluster_size) < 0)
-				n = 1; /* the host may refuse; it is a hint */
+		if (r >= 0 && run && f->discard && s->b->opts.discard_unmap) {
+			/* Nobody gets them before their counts are 0. The host may refuse. */
+			r = block_co_discard(s->b->file, c << s->cluster_bits,
+					     run << s->cluster_bits);
+			r = 0;
 		}
-		r = q2_ref_set_co(s, c, n - 1);
+		if (r >= 0 && !run)
+			r = q2_ref_set_co(s, c, count - 1);
+		for (uint64_t i = 0; r >= 0 && i < run; i++)
+			r = q2_ref_set_co(s, c + i, 0);
 		if (r < 0)
 			return r;
+		c += run ? run : 1;
 	}
 	return 0;
 }

@@ -18,7 +18,7 @@
 
 #include "backend/block/qcow2_priv.h"
 
-#define CHECK_MAX_CLUSTERS (1ull << 31)
+#define CHECK_MAX_CLUSTERS (1ull << 28) /* 16 TiB of 64-KiB clusters: 2 GiB of tables */
 
 struct chk {
 	struct qcow2 *s;
@@ -60,6 +60,13 @@ static void mark(struct chk *c, uint64_t off, uint64_t len, uint32_t times)
 	last = (off + len - 1) >> c->s->cluster_bits;
 	for (uint64_t i = first; i <= last; i++)
 		c->refs[i] = c->refs[i] > UINT32_MAX - times ? UINT32_MAX : c->refs[i] + times;
+}
+
+/* Take a mark of one cluster back. */
+static void unmark(struct chk *c, uint64_t cluster)
+{
+	if (cluster < c->n && c->refs[cluster] && c->refs[cluster] < UINT32_MAX)
+		c->refs[cluster]--;
 }
 
 /* ---- L1 and L2 ----------------------------------------------------------------------------- */
@@ -342,6 +349,19 @@ static void check_ref_clusters(struct chk *c)
 	}
 }
 
+/* Forget them again: a new structure takes their place. */
+static void uncheck_ref_clusters(struct chk *c)
+{
+	struct qcow2 *s = c->s;
+
+	for (uint64_t i = 0; i < s->rt_clusters; i++)
+		unmark(c, (s->rt_offset >> s->cluster_bits) + i);
+	for (uint64_t i = 0; i < s->rt_entries; i++) {
+		if (s->rt[i] && !q2_in_cluster(s, s->rt[i]))
+			unmark(c, s->rt[i] >> s->cluster_bits);
+	}
+}
+
 /* Compare; fix_leaks: lower what is too high. */
 static int check_compare_co(struct chk *c, bool fix_leaks)
 {
@@ -397,27 +417,22 @@ static int check_all_co(struct chk *c, unsigned fix, struct err *e)
 	if (r >= 0 && fix & QCOW2_FIX_ERRORS) {
 		/* Look first: a structure that is wrong is not repaired in pieces. */
 		struct qcow2_check look = { 0 }, *keep = c->r;
-		uint32_t *refs = malloc(c->n * sizeof(*refs));
 
-		if (!refs)
-			return -ENOMEM;
-		memcpy(refs, c->refs, c->n * sizeof(*refs));
 		c->r = &look;
 		check_ref_clusters(c);
 		r = check_compare_co(c, false);
 		c->r = keep;
+		c->r->image_end = look.image_end;
 		if (r >= 0 && (c->ref_corruptions || c->rebuild)) {
 			say(c, "Rebuilding refcount structure");
-			r = q2_refcounts_rebuild_co(s, refs, c->n, e);
+			uncheck_ref_clusters(c);
+			r = q2_refcounts_rebuild_co(s, c->refs, c->n, e);
 			c->r->corruptions_fixed += c->ref_corruptions;
 			c->r->leaks_fixed += c->ref_leaks;
 		} else if (r >= 0 && leaks_only) {
 			r = check_compare_co(c, true);
 		}
-		if (r >= 0)
-			r = check_copied_co(c, true);
-		free(refs);
-		return r;
+		return r < 0 ? r : check_copied_co(c, true);
 	}
 	if (r >= 0) {
 		check_ref_clusters(c);

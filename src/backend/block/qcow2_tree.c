@@ -17,8 +17,45 @@ struct tree {
 	struct qcow2 *s;
 	int delta;
 	bool active;
-	uint8_t *copy; /* of a slice: counting waits, and a slice may go meanwhile */
+	uint64_t freed, freed_len; /* clusters whose counts became 0: given back to the host */
+	uint8_t *copy;             /* of a slice: counting waits, and a slice may go meanwhile */
 };
+
+/* Is the count of a cluster n? */
+static int tree_count_is_co(struct qcow2 *s, uint64_t off, uint64_t n, bool *is)
+{
+	uint64_t count;
+	int r;
+
+	task_co_lock(&s->alloc_lock);
+	r = q2_ref_get_co(s, off >> s->cluster_bits, &count);
+	task_unlock(&s->alloc_lock);
+	*is = r >= 0 && count == n;
+	return r;
+}
+
+/* The run of clusters that were freed ends. Nobody else allocates meanwhile. */
+static void tree_discard_co(struct tree *t)
+{
+	if (t->freed_len && block_co_discard(t->s->b->file, t->freed, t->freed_len) < 0)
+		t->freed_len = 0; /* a hint only */
+	t->freed_len = 0;
+}
+
+static int tree_freed_co(struct tree *t, uint64_t off)
+{
+	bool free;
+	int r = tree_count_is_co(t->s, off, 0, &free);
+
+	if (r < 0 || !free)
+		return r;
+	if (t->freed + t->freed_len != off)
+		tree_discard_co(t);
+	if (!t->freed_len)
+		t->freed = off;
+	t->freed_len += t->s->cluster_size;
+	return 0;
+}
 
 static int tree_ref_co(struct qcow2 *s, uint64_t off, uint64_t len, int delta)
 {
@@ -26,19 +63,6 @@ static int tree_ref_co(struct qcow2 *s, uint64_t off, uint64_t len, int delta)
 		return q2_corrupt_co(s, "a cluster offset, 0x%llx, is invalid",
 				     (unsigned long long)off);
 	return delta ? q2_ref_add_co(s, off, len, delta) : 0;
-}
-
-/* Is the count of a cluster one? */
-static int tree_is_one_co(struct qcow2 *s, uint64_t off, bool *one)
-{
-	uint64_t n;
-	int r;
-
-	task_co_lock(&s->alloc_lock);
-	r = q2_ref_get_co(s, off >> s->cluster_bits, &n);
-	task_unlock(&s->alloc_lock);
-	*one = n == 1;
-	return r;
 }
 
 /* What the COPIED bit of an entry for a cluster should be after the change. */
@@ -51,7 +75,7 @@ static int tree_copied_co(struct tree *t, uint64_t off, uint64_t old, uint64_t *
 	if (!t->active && t->delta < 0)
 		return 0; /* it is going away */
 	if (t->active)
-		r = tree_is_one_co(t->s, off, &one);
+		r = tree_count_is_co(t->s, off, 1, &one);
 	*v = one ? old | ENTRY_COPIED : old & ~ENTRY_COPIED;
 	return r;
 }
@@ -73,6 +97,8 @@ static int tree_entry_co(struct tree *t, uint64_t *v)
 	if (q2_in_cluster(s, off))
 		return q2_corrupt_co(s, "the L2 entry 0x%llx is invalid", (unsigned long long)*v);
 	r = tree_ref_co(s, off, s->cluster_size, t->delta);
+	if (r >= 0 && t->delta < 0)
+		r = tree_freed_co(t, off);
 	return r < 0 ? r : tree_copied_co(t, off, *v, v);
 }
 
@@ -126,7 +152,7 @@ static int tree_table_co(struct tree *t, uint64_t *l1e)
 
 int q2_tree_co(struct qcow2 *s, uint64_t *l1, uint32_t l1_size, int delta, bool active)
 {
-	struct tree t = { s, delta, active, malloc(s->slice_size) };
+	struct tree t = { .s = s, .delta = delta, .active = active, .copy = malloc(s->slice_size) };
 	int r = t.copy ? 0 : -ENOMEM;
 
 	for (uint32_t i = 0; r >= 0 && i < l1_size; i++) {
@@ -140,6 +166,7 @@ int q2_tree_co(struct qcow2 *s, uint64_t *l1, uint32_t l1_size, int delta, bool 
 			s->n_l1_dirty++;
 		}
 	}
+	tree_discard_co(&t);
 	free(t.copy);
 	return r;
 }
