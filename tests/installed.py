@@ -73,6 +73,12 @@ class Machine:
         self.limit = boot_limit
         self.n = 0
 
+    def cpu(self):
+        """Seconds of processor time, of the host, that it has taken."""
+        with open(f'/proc/{self.p.pid}/stat', encoding='ascii') as f:
+            fields = f.read().rpartition(')')[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
     def tail(self, lines=15):
         self.log.flush()
         with open(self.log.name, encoding='utf-8', errors='replace') as f:
@@ -119,9 +125,10 @@ class Machine:
 
     def kill(self):
         """End it without mercy, as a crash of the host would."""
-        if self.p.isalive():
+        if not self.p.closed and self.p.isalive():
             os.kill(self.p.pid, signal.SIGKILL)
-        self.p.close(force=True)
+            self.p.wait()
+        self.p.close()
 
 
 def fsck(disk, repair=False):
