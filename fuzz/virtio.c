@@ -25,7 +25,7 @@ enum {
 	LINES = 24,
 	MAX_OPS = 300,
 	QUEUE_SIZE = 16,
-	QUEUES = 4,     /* those that are set up and fed */
+	QUEUES = 6,     /* those that are set up and fed */
 	RINGS = 0x1000, /* a page each: descriptors at 0, driver 400h, device 600h, indirect 800h */
 	BUFFERS = 0x10000, /* where chains point */
 	RAM = 0x80000,
@@ -46,7 +46,7 @@ struct fuzz {
 	struct runstate run;
 	struct irq_line gsi[LINES];
 	struct machine_devs md;
-	struct chardev *con;
+	struct chardev *con, *port; /* of a console; of a virtserialport */
 	struct block_ctx *block;
 	struct blk *disk;
 	struct netdev nd;
@@ -92,7 +92,7 @@ static void *fuzz_backend(void *opaque, const char *type, const char *id)
 	struct fuzz *f = opaque;
 
 	if (!strcmp(type, "chardev"))
-		return f->con;
+		return strcmp(id, "port") ? f->con : f->port;
 	if (!strcmp(type, "drive"))
 		return f->disk;
 	if (!strcmp(type, "netdev"))
@@ -283,6 +283,7 @@ static bool fuzz_machine(struct fuzz *f, const struct dev_class *cls, unsigned f
 	BUG_ON(gmem_add_ram(f->md.mem, "ram", 0, RAM, &ro, NULL));
 	f->ram = gmem_ptr_w(f->md.mem, 0, RAM);
 	f->con = chardev_ring_new(f->md.loop, "con", flags & 2 ? 8 : 1 << 16);
+	f->port = chardev_ring_new(f->md.loop, "port", flags & 2 ? 8 : 1 << 16);
 	f->pci = flags & 16;
 	if (f->pci)
 		BUG_ON(!dev_create(&f->md, &gpex_class, NULL, NULL, NULL));
@@ -304,8 +305,8 @@ static bool fuzz_machine(struct fuzz *f, const struct dev_class *cls, unsigned f
 	if (cls == &virtio_serial_class)
 		for (unsigned i = 0; i < 2; i++)
 			(void)!dev_create(&f->md, i ? &virtserialport_class : &virtconsole_class,
-					  NULL, NULL, "bus", "d", i ? "name" : "chardev",
-					  i ? "org.x.y" : "con", NULL);
+					  NULL, NULL, "bus", "d", "chardev", i ? "port" : "con",
+					  "name", i ? "org.x.y" : "", NULL);
 	f->transport = dev_new(&f->md, f->pci ? &virtio_pci_class : &virtio_mmio_class, "t", NULL);
 	dev_set_backend(f->transport, "vd", f->vd);
 	if (f->pci)
@@ -321,6 +322,7 @@ static void fuzz_end(struct fuzz *f)
 {
 	machine_devs_free(&f->md);
 	chardev_free(f->con);
+	chardev_free(f->port);
 	blk_free(f->disk);
 	block_ctx_free(f->block);
 	free(f->nd.id);
@@ -414,6 +416,7 @@ static void fuzz_frame(struct fuzz *f, struct input *in, unsigned op)
 static void fuzz_op(struct fuzz *f, struct input *in, unsigned op)
 {
 	unsigned arg = (unsigned)take(in, 1);
+	struct chardev *con = arg & 16 ? f->port : f->con;
 	uint8_t bytes[8];
 	uint64_t v;
 
@@ -431,11 +434,11 @@ static void fuzz_op(struct fuzz *f, struct input *in, unsigned op)
 		v = take(in, 8);
 		memcpy(bytes, &v, 8);
 		if (arg & 64)
-			chardev_ring_event(f->con, (enum chardev_event)(arg & 3));
+			chardev_ring_event(con, (enum chardev_event)(arg & 3));
 		else if (arg & 32)
-			(void)chardev_ring_output(f->con, bytes, arg % 8);
+			(void)chardev_ring_output(con, bytes, arg % 8);
 		else
-			chardev_ring_input(f->con, bytes, arg % 9);
+			chardev_ring_input(con, bytes, arg % 9);
 		break;
 	case 7: fuzz_frame(f, in, arg); break;
 	case 8:
