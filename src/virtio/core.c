@@ -271,8 +271,8 @@ int virtio_loaded(struct virtio *v, struct err *e)
 
 	if (v->vd) {
 		biglock_lock(v->lock);
-		v->epoch++;
 		virtio_queues_stop(v);
+		virtio_queues_unmap(v);
 		if (s->features & ~virtio_offered_all(v))
 			rc = err_set(e, EINVAL, "features %#llx are not offered",
 				     (unsigned long long)(s->features & ~virtio_offered_all(v)));

@@ -142,7 +142,7 @@ struct virtq_elem *virtq_chain_end(struct virtq *q, struct virtq_chain *c)
 	f->el.out_len = c->out_len;
 	f->el.in_len = c->in_len;
 	f->el.next = NULL;
-	f->epoch = v->epoch;
+	f->epoch = q->epoch;
 	v->in_flight++;
 	v->segs += c->n;
 	return &f->el;
@@ -175,11 +175,27 @@ static struct virtq_full *virtq_full_of(struct virtq_elem *el)
 	return container_of(el, struct virtq_full, el);
 }
 
+bool virtq_elem_live(const struct virtq_elem *el)
+{
+	return el->q->desc && container_of(el, struct virtq_full, el)->epoch == el->q->epoch;
+}
+
+/* What a device may have written to. */
+static void virtq_elem_written(const struct virtq_full *f, uint64_t len)
+{
+	for (unsigned i = 0; i < f->el.in_n && len; i++) {
+		uint64_t n = MIN(len, f->el.in[i].iov_len);
+
+		gmem_written(f->el.q->v->transport->md->mem, f->gpa[i], n);
+		len -= n;
+	}
+}
+
 void virtq_unpop(struct virtq_elem *el)
 {
 	struct virtq_full *f = virtq_full_of(el);
 
-	if (el->q->desc && f->epoch == el->q->v->epoch)
+	if (virtq_elem_live(el))
 		el->q->ring->unpop(el->q, el);
 	el->q->popped -= el->q->popped > 0; /* no progress: the handler is not called again */
 	virtq_elem_free(f);
@@ -187,23 +203,20 @@ void virtq_unpop(struct virtq_elem *el)
 
 void virtq_drop(struct virtq_elem *el)
 {
-	virtq_elem_free(virtq_full_of(el));
+	struct virtq_full *f = virtq_full_of(el);
+
+	virtq_elem_written(f, el->in_len); /* part of it may be, before the device gave it up */
+	virtq_elem_free(f);
 }
 
 void virtq_fill(struct virtq_elem *el, uint64_t written)
 {
 	struct virtq_full *f = virtq_full_of(el);
 	struct virtq *q = el->q;
-	uint64_t left = MIN(written, el->in_len);
 
-	for (unsigned i = 0; i < el->in_n && left; i++) {
-		uint64_t n = MIN(left, el->in[i].iov_len);
-
-		gmem_written(q->v->transport->md->mem, f->gpa[i], n);
-		left -= n;
-	}
-	if (q->desc && f->epoch == q->v->epoch &&
-	    !(q->v->s->status & VIRTIO_CONFIG_S_NEEDS_RESET) && !q->v->resetting)
+	virtq_elem_written(f, MIN(written, el->in_len));
+	if (virtq_elem_live(el) && !(q->v->s->status & VIRTIO_CONFIG_S_NEEDS_RESET) &&
+	    !q->v->resetting)
 		q->ring->fill(q, el, (uint32_t)MIN(written, UINT32_MAX));
 	virtq_elem_free(f);
 }

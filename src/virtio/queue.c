@@ -48,6 +48,7 @@ static void virtq_packed_area(unsigned size, enum virtio_area a, uint64_t *len, 
 static void virtq_unmap(struct virtq *q)
 {
 	q->desc = q->driver = q->device = NULL;
+	q->epoch++;
 }
 
 int virtq_map(struct virtq *q)

@@ -341,6 +341,10 @@ size_t vserial_room(struct vport *p)
 {
 	if (!p->bus || !vport_guest_open(p))
 		return 0;
+	if (p->in && !virtq_elem_live(p->in)) { /* the driver took its queue away */
+		virtq_drop(p->in);
+		p->in = NULL;
+	}
 	while (!p->in && (p->in = vserial_pop(vport_in(p))))
 		if (!p->in->in_len) { /* no room for anything */
 			guest_error(&p->bus->vd.dev, "input_buffer", p->nr);

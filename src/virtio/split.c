@@ -50,7 +50,8 @@ static bool split_walk(struct virtq *q, struct virtq_chain *c, const struct vrin
 		if (d.flags & VRING_DESC_F_INDIRECT) {
 			const struct vring_desc *t;
 
-			if (indirect || steps || d.flags & VRING_DESC_F_NEXT || !d.len ||
+			/* others may come before it, none after it [VIRTIO1.2 2.7.5.3.2] */
+			if (indirect || d.flags & VRING_DESC_F_NEXT || !d.len ||
 			    d.len % sizeof(d) || d.len / sizeof(d) > VIRTQ_SEGS_MAX ||
 			    !virtio_has(vd, VIRTIO_RING_F_INDIRECT_DESC)) {
 				virtio_broken(vd, "indirect_desc", d.len);

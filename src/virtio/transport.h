@@ -90,7 +90,8 @@ struct virtq {
 	void *desc, *driver, *device;
 	uint16_t seen;                 /* split: the driver's index when last looked at */
 	const struct virtq_ring *ring; /* valid with desc */
-	uint16_t filled;               /* entries given back since the last flush */
+	uint32_t epoch;  /* counts mappings: elements of an earlier one come to nothing */
+	uint16_t filled; /* entries given back since the last flush */
 	uint16_t first, first_flags; /* packed: the slot of the first of these, and what it gets */
 	bool flushed;                /* something was, since the last virtq_notify */
 	unsigned budget;   /* elements that may be popped now: bounds one run of a handler */
@@ -116,7 +117,6 @@ struct virtio {
 	unsigned in_flight;  /* elements that are out; with lock */
 	unsigned segs;       /* their buffers */
 	bool starved;        /* a pop was refused for want of room in segs */
-	uint32_t epoch;      /* elements of another one than this are dropped: state was loaded */
 	pthread_cond_t idle; /* signalled when in_flight gets 0; mutex idle_mutex */
 	pthread_mutex_t idle_mutex;
 	uint64_t idle_count;

@@ -197,6 +197,12 @@ void virtq_fill(struct virtq_elem *el, uint64_t written);
 void virtq_flush(struct virtq *q);
 void virtq_push(struct virtq_elem *el, uint64_t written);
 
+/*
+ * Is its queue still the one that it came from? A driver may disable a queue with elements out (on
+ * MMIO); giving them back then does nothing, and a device that holds one for later drops it.
+ */
+bool virtq_elem_live(const struct virtq_elem *el);
+
 /* Give back without the driver seeing it: for reset. */
 void virtq_drop(struct virtq_elem *el);
 

@@ -77,6 +77,28 @@ static void core_pieces(void **state)
 	vbed_free(vb);
 }
 
+/* Buffers of the ring, and at their end a table of more [VIRTIO1.2 2.7.5.3.2]. */
+static void core_indirect_tail(void **state)
+{
+	struct echo *ec;
+	struct vbed *vb = start(&ec, VBED_ALL, 1);
+	gpa_t out = vbed_alloc(vb, 64), in = vbed_alloc(vb, 64), tab = vbed_alloc(vb, 64);
+	struct vring_desc *t = (struct vring_desc *)(vb->ram + tab);
+	struct vq *q = &vb->q[0];
+	uint32_t len;
+
+	memcpy(vb->ram + out, MSG, sizeof(MSG));
+	q->d[0] = (struct vring_desc){ out, 7, VRING_DESC_F_NEXT, 1 };
+	q->d[1] = (struct vring_desc){ tab, 32, VRING_DESC_F_INDIRECT, 0 };
+	t[0] = (struct vring_desc){ out + 7, sizeof(MSG) - 7, VRING_DESC_F_NEXT, 1 };
+	t[1] = (struct vring_desc){ in, 64, VRING_DESC_F_WRITE, 0 };
+	vbed_publish(vb, 0, 0);
+	vbed_kick(vb, 0);
+	assert_int_equal(vbed_wait(vb, 0, &len), 0);
+	assert_string_equal((char *)vb->ram + in, MSG);
+	vbed_free(vb);
+}
+
 /* Interrupts: as the driver's flag or its event index wants them. */
 static void core_interrupts(void **state)
 {
@@ -702,13 +724,14 @@ static int use_packed(void **state)
 int main(void)
 {
 	const struct CMUnitTest split[] = {
-		cmocka_unit_test(core_echo),        cmocka_unit_test(core_pieces),
-		cmocka_unit_test(core_interrupts),  cmocka_unit_test(core_kicks),
-		cmocka_unit_test(core_fair),        cmocka_unit_test(core_wrong),
-		cmocka_unit_test(core_wrong_queue), cmocka_unit_test(core_features),
-		cmocka_unit_test(core_config),      cmocka_unit_test(core_reset_held),
-		cmocka_unit_test(core_free_held),   cmocka_unit_test(core_pause),
-		cmocka_unit_test(core_migrate),     cmocka_unit_test(core_many_buffers),
+		cmocka_unit_test(core_echo),          cmocka_unit_test(core_pieces),
+		cmocka_unit_test(core_interrupts),    cmocka_unit_test(core_kicks),
+		cmocka_unit_test(core_fair),          cmocka_unit_test(core_wrong),
+		cmocka_unit_test(core_wrong_queue),   cmocka_unit_test(core_features),
+		cmocka_unit_test(core_config),        cmocka_unit_test(core_reset_held),
+		cmocka_unit_test(core_free_held),     cmocka_unit_test(core_pause),
+		cmocka_unit_test(core_indirect_tail), cmocka_unit_test(core_migrate),
+		cmocka_unit_test(core_many_buffers),
 	};
 	const struct CMUnitTest both[] = {
 		cmocka_unit_test(core_echo),      cmocka_unit_test(core_pieces),

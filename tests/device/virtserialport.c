@@ -218,6 +218,59 @@ static void reset(void **state)
 	sbed_free(s);
 }
 
+/*
+ * A driver takes the queue away while a buffer of it is in hand, and gives it back smaller: what
+ * the buffer knows of slots must not count any more. Nothing else may be written then.
+ */
+static void queue_taken_away(void **state)
+{
+	for (int packed = 0; packed < 2; packed++) {
+		struct sbed *s = sbed_new("31");
+		const struct virtq_state *qs;
+		struct chardev *c;
+		gpa_t a;
+
+		container_of(s->d, struct virtio_dev, dev)->packed = packed;
+		sbed_port(s, PORT, "p", "name", 1, 100);
+		c = sbed_chr(s, "p");
+		sbed_start(s, VBED_ALL, 6);
+		sbed_send(s, 0, VIRTIO_CONSOLE_DEVICE_READY, 1);
+		sbed_send(s, 1, VIRTIO_CONSOLE_PORT_READY, 1);
+		sbed_send(s, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+		qs = virtio_queue_state(s->vb->vd->v, IN);
+		for (int round = 0; round < 2; round++) {
+			a = vbed_alloc(s->vb, 64);
+			vbed_add(s->vb, IN, 3, VIN(a, 10), VIN(a + 10, 10), VIN(a + 20, 10));
+			vbed_kick(s->vb, IN);
+			assert_int_equal(chardev_fe_can_read(c), 30);
+			assert_int_equal(virtio_in_flight(s->vb->vd), 1);
+			vbed_w(s->vb, 0x30, IN);
+			vbed_w(s->vb, 0x44, 0);
+			vbed_queue(s->vb, IN, 2);
+			if (round) { /* put back for a pause, which has no place to go to */
+				machine_devs_pause(&s->b->md);
+				machine_devs_resume(&s->b->md);
+			} else {
+				chardev_ring_input(c, "lost to nobody", 14);
+				vbed_run(s->vb);
+			}
+			assert_int_equal(virtio_in_flight(s->vb->vd), 0);
+			assert_int_equal(s->vb->ram[a], 0);
+			assert_true(qs->avail < 2 && qs->used < 2);
+			vbed_w(s->vb, 0x30, IN);
+			vbed_w(s->vb, 0x44, 0);
+			vbed_queue(s->vb, IN, VBED_QSIZE);
+			a = vbed_alloc(s->vb, 64);
+			vbed_add(s->vb, IN, 1, VIN(a, 64));
+			vbed_kick(s->vb, IN);
+			vbed_run(s->vb);
+			if (!round) /* it has waited */
+				assert_memory_equal(s->vb->ram + a, "lost to nobody", 14);
+		}
+		sbed_free(s);
+	}
+}
+
 static void busy_chardev(void **state)
 {
 	struct sbed *s = sbed_new("31");
@@ -240,10 +293,15 @@ static void busy_chardev(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(input),         cmocka_unit_test(input_notified),
-		cmocka_unit_test(input_pieces),  cmocka_unit_test(output),
-		cmocka_unit_test(output_closed), cmocka_unit_test(output_changed),
-		cmocka_unit_test(reset),         cmocka_unit_test(busy_chardev),
+		cmocka_unit_test(input),
+		cmocka_unit_test(input_notified),
+		cmocka_unit_test(input_pieces),
+		cmocka_unit_test(output),
+		cmocka_unit_test(output_closed),
+		cmocka_unit_test(output_changed),
+		cmocka_unit_test(reset),
+		cmocka_unit_test(busy_chardev),
+		cmocka_unit_test(queue_taken_away),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
