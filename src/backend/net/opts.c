@@ -442,8 +442,8 @@ int netdev_opts_set(struct netdev_opts *o, const char *key, const char *value, s
 
 		for (k = net_kinds[o->kind].keys; k->name && n < ARRAY_SIZE(names); k++)
 			names[n++] = k->name;
-		return err_set(e, ENOENT, "%s: unknown property '%s'%s", net_kinds[o->kind].name,
-			       key, text_nearest_hint(hint, sizeof(hint), key, names, n));
+		return err_set(e, ENOENT, "unknown property '%s'%s", key,
+			       text_nearest_hint(hint, sizeof(hint), key, names, n));
 	}
 	switch (k->type) {
 	case KEY_STR: r = net_copy(at, value, e); break;
