@@ -59,7 +59,7 @@ int options_smp(struct options *o, const char *arg, struct err *e);
 int options_cpu(struct options *o, const char *arg, struct err *e);
 int options_accel(struct options *o, const char *arg, struct err *e);
 int options_machine(struct options *o, const char *arg, struct err *e);
-/* options_block.c: */
+/* options_drive.c, options_blockdev.c: */
 int options_drive(struct options *o, const char *arg, struct err *e);
 int options_drive_add(struct options *o, struct keyval *k, struct err *e);
 const struct drive_config *options_drive_at(const struct options *o, unsigned index);
