@@ -42,7 +42,8 @@ struct kvm_ioapic {
 
 struct kvm_pit {
 	struct kvm_vm *vm;
-	pthread_mutex_t lock; /* all but the atomics */
+	pthread_mutex_t lock;      /* all but the atomics */
+	pthread_mutex_t edge_lock; /* outermost: one tick is raised and lowered at a time */
 	struct kvm_pit_state2 s;
 	bool triggered[3];    /* modes 1 and 5: GATE has risen since the control word */
 	uint64_t gate_off[3]; /* when GATE fell in a mode that stops for it; 0: counting */

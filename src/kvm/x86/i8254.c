@@ -9,7 +9,8 @@
  *               and 5 never start there; periods below KVM_MIN_TIMER_PERIOD tick at that rate.
  * References:   [8254 "Mode Definitions", "Read-Back Command"], [KVM-API 4.71, 4.72].
  * Threads:      pit->lock over the channels: vCPU threads, ioctls, timer thread. Ticks are
- *               injected without it: kvm_set_irq takes vm->irq_lock.
+ *               injected without it: kvm_set_irq takes vm->irq_lock; one at a time, under
+ *               pit->edge_lock.
  * Time:         CLOCK_MONOTONIC; a channel is a start time and a count, nothing runs but OUT0's
  *               timer.
  */
@@ -120,11 +121,18 @@ static void pit_nmi_watchdog(struct kvm_vm *vm)
 	}
 }
 
+/*
+ * A tick is an edge. It is raised by the timer thread, and by a vCPU that has ended the one before
+ * it, perhaps while that is still high: that would be no edge, and nobody would ever end it.
+ */
 static void pit_inject(struct kvm_pit *pit)
 {
-	int r = kvm_set_irq(pit->vm, KVM_IRQ_SOURCE_PIT, 0, 1);
+	int r;
 
+	pthread_mutex_lock(&pit->edge_lock);
+	r = kvm_set_irq(pit->vm, KVM_IRQ_SOURCE_PIT, 0, 1);
 	kvm_set_irq(pit->vm, KVM_IRQ_SOURCE_PIT, 0, 0);
+	pthread_mutex_unlock(&pit->edge_lock);
 	/* Masked everywhere: nobody will end it, and ticks from that time are of no use later. */
 	if (r < 0)
 		kvm_pit_forget_ticks(pit->vm);
@@ -459,6 +467,7 @@ int kvm_pit_create(struct kvm_vm *vm, const struct kvm_pit_config *config)
 	pit->dev.ops = &pit_ops;
 	pit->speaker_dev.ops = &pit_speaker_ops;
 	pthread_mutex_init(&pit->lock, NULL);
+	pthread_mutex_init(&pit->edge_lock, NULL);
 	kvm_timer_init(&pit->timer, pit_expired, pit);
 	atomic_init(&pit->reinject, true);
 	atomic_init(&pit->irq_ack, true);
@@ -475,6 +484,7 @@ int kvm_pit_create(struct kvm_vm *vm, const struct kvm_pit_config *config)
 	}
 	if (r) {
 		pthread_mutex_destroy(&pit->lock);
+		pthread_mutex_destroy(&pit->edge_lock);
 		free(pit);
 		return r;
 	}
@@ -493,6 +503,7 @@ void kvm_pit_destroy(struct kvm_vm *vm)
 	if (pit->has_speaker)
 		kvm_io_bus_unregister(vm, KVM_BUS_PIO, &pit->speaker_dev);
 	pthread_mutex_destroy(&pit->lock);
+	pthread_mutex_destroy(&pit->edge_lock);
 	free(pit);
 }
 
