@@ -63,7 +63,9 @@ void block_cache_free(struct vcpu *v)
 
 static size_t block_size(const struct block *b)
 {
-	return (sizeof(*b) + b->n * sizeof(struct insn) + 15) & ~(size_t)15;
+	size_t more = b->crosses ? sizeof(struct block_cross) : 0;
+
+	return (sizeof(*b) + b->n * sizeof(struct insn) + more + 15) & ~(size_t)15;
 }
 
 static struct block **block_head(struct block_cache *c, const uint8_t *host)
@@ -279,6 +281,17 @@ static struct block *block_uncached(struct vcpu *v, gva_t la, const uint8_t *p, 
 	b->n = 1;
 	b->bytes = i->len;
 	b->has_page_end = 1;
+	b->crosses = 0;
+	return b;
+}
+
+static struct block *block_add(struct vcpu *v, struct block *b, struct block **head)
+{
+	b->heat = 0;
+	b->next = *head;
+	*head = b;
+	v->blocks->used += block_size(b);
+	v->stat.blocks_decoded++;
 	return b;
 }
 
@@ -326,19 +339,105 @@ static struct block *block_make(struct vcpu *v, struct itlb_entry *t, unsigned o
 	b->page = page;
 	b->mode = (uint8_t)mode;
 	b->has_page_end = 0;
-	b->heat = 0;
-	b->next = *head;
-	*head = b;
-	c->used += block_size(b);
-	v->stat.blocks_decoded++;
-	return b;
+	b->crosses = 0;
+	return block_add(v, b, head);
+}
+
+/* Are all these lines known to hold code, which they did before old was read? */
+static bool block_lines_known(const struct kvm_page *page, uint64_t old, uint64_t lines,
+			      uint32_t gen)
+{
+	return (old & lines) == lines &&
+	       atomic_load_explicit(&page->gen, memory_order_acquire) == gen &&
+	       (atomic_load(&page->code_lines) & lines) == lines;
+}
+
+/*
+ * The instruction at (t, off) goes on in the next page: as block_make, in 64-bit mode. NULL: it is
+ * none, or not memory.
+ */
+static struct block *block_make_cross(struct vcpu *v, gva_t la, const struct itlb_entry *t,
+				      unsigned off, unsigned mode, struct block **head)
+{
+	struct kvm_page *page[2] = { t->page };
+	const uint8_t *host[2] = { t->host + off };
+	gpa_t gpa[2] = { t->gpa };
+	struct block_cache *c = v->blocks;
+	unsigned first = (unsigned)PAGE_SIZE - off;
+	uint64_t lines[2], old[2];
+	struct block *b;
+	struct insn *i;
+	uint32_t gen[2];
+
+	t = block_fetch_page(v, (la & PAGE_MASK) + PAGE_SIZE);
+	if (!t)
+		return NULL;
+	page[1] = t->page;
+	host[1] = t->host;
+	gpa[1] = t->gpa;
+	if (c->used + BLOCK_BYTES > c->size) {
+		block_cache_flush(v);
+		*head = NULL;
+	}
+	b = (struct block *)(c->arena + c->used);
+	i = &b->insns[0];
+	for (;;) {
+		uint8_t bytes[15];
+
+		for (unsigned k = 0; k < 2; k++)
+			gen[k] = atomic_load_explicit(&page[k]->gen, memory_order_acquire);
+		memcpy(bytes, host[0], MIN(first, 15u));
+		if (first < 15)
+			memcpy(bytes + first, host[1], 15 - first);
+		if (insn_decode(bytes, 15, v->mode, v->real, i) != DECODE_OK || i->len <= first)
+			return NULL;
+		lines[0] = block_lines(off, first);
+		lines[1] = block_lines(0, i->len - first);
+		for (unsigned k = 0; k < 2; k++)
+			old[k] = atomic_fetch_or(&page[k]->code_lines, lines[k]);
+		if (!old[0] || !old[1]) {
+			for (unsigned k = 0; k < 2; k++)
+				if (!old[k])
+					mmu_drop_writes(v, gpa[k]);
+			if (atomic_load(&v->vm->nvcpus) > 1) {
+				kvm_sync_vcpus(v->vm, REQ_TLB_FLUSH, v);
+				return block_lookup(v);
+			}
+			continue;
+		}
+		if (block_lines_known(page[0], old[0], lines[0], gen[0]) &&
+		    block_lines_known(page[1], old[1], lines[1], gen[1]))
+			break;
+	}
+	block_set_exec(v, i);
+	b->n = 1;
+	b->bytes = i->len;
+	b->alone = v->vm->options.jit_check && !jit_check_pure(i);
+	b->host = host[0];
+	b->page = page[0];
+	b->gen = gen[0];
+	b->mode = (uint8_t)mode;
+	b->has_page_end = 0;
+	b->crosses = 1;
+	*block_cross(b) = (struct block_cross){ page[1], host[1], gen[1] };
+	return block_add(v, b, head);
 }
 
 /* ---- Lookup --------------------------------------------------------------------------------- */
 
 static bool block_valid(const struct block *b)
 {
-	return atomic_load_explicit(&b->page->gen, memory_order_acquire) == b->gen;
+	return atomic_load_explicit(&b->page->gen, memory_order_acquire) == b->gen &&
+	       (!b->crosses || atomic_load_explicit(&block_cross(b)->page->gen,
+						    memory_order_acquire) == block_cross(b)->gen);
+}
+
+/* Does the page behind la's come behind the block's? Throws what fetching from it throws. */
+static bool block_goes_on(struct vcpu *v, const struct block *b, gva_t la)
+{
+	const struct itlb_entry *t = block_fetch_page(v, (la & PAGE_MASK) + PAGE_SIZE);
+
+	return t && t->host == block_cross(b)->host;
 }
 
 static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit,
@@ -364,14 +463,17 @@ static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit,
 	for (pp = head; (b = *pp); pp = &b->next) {
 		if (b->host != host || b->mode != mode)
 			continue;
-		if (block_valid(b))
+		if (block_valid(b) && (!b->crosses || block_goes_on(v, b, la)))
 			break;
 		*pp = b->next; /* stale: unlink; its memory returns with the arena */
 		b = NULL;
 		break;
 	}
-	if (!b)
+	if (!b) {
 		b = block_make(v, t, off, mode, head);
+		if (!b && v->long64)
+			b = block_make_cross(v, la, t, off, mode, head);
+	}
 	if (!b || b->has_page_end || b->bytes > limit)
 		return block_uncached(v, la, host, PAGE_SIZE - off, limit);
 	if (v->fetch_gen == gen) /* else the ASID in key may have been given anew */

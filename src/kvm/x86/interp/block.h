@@ -7,7 +7,8 @@
  *   cache of the next: a table by linear address (valid for one ASID, privilege, mode and
  *   fetch_gen), the code TLB and a hash by host address, the decoder.
  *   A block is valid while its page's generation is the one it was made under; see kvm/vm.h for how
- *   decoding and writing meet. An instruction that crosses a page is decoded each time it runs.
+ *   decoding and writing meet. An instruction that crosses a page is a block of its own, which is
+ *   valid where the same page comes behind it; outside of 64-bit mode it is decoded each time.
  *   Memory is one arena a vCPU; when it is full, all blocks go.
  *
  * References: [SDM3 8.1.3 self- and cross-modifying code], [SDM3 11.6].
@@ -29,8 +30,20 @@ struct block {
 	uint32_t heat;         /* how often it ran, until it is translated */
 	uint8_t alone;         /* one instruction that jit/check.h cannot compare */
 	uint8_t has_page_end;  /* 1: in the scratch slot, never cached */
+	uint8_t crosses;       /* 1: one instruction, into the page that block_cross tells */
 	struct insn insns[];
 };
+
+/* The second page of a block that crosses. */
+struct block_cross {
+	struct kvm_page *page;
+	const uint8_t *host; /* of the page */
+	uint32_t gen;
+};
+static inline struct block_cross *block_cross(const struct block *b)
+{
+	return (struct block_cross *)&b->insns[1];
+}
 
 int block_cache_new(struct vcpu *v); /* 0 or -ENOMEM */
 void block_cache_free(struct vcpu *v);

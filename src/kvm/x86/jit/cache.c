@@ -586,8 +586,12 @@ static struct jit_block *cache_get(struct vcpu *v, struct block *b, gva_t la, un
 	uint64_t start;
 
 	for (jb = j->hash[cache_hash(b->host)]; jb; jb = jb->hash_next)
-		if (cache_is(jb, la, b->host, ctx) && jb->gen == b->gen && !(plain && jb->trace))
-			return jb;
+		if (cache_is(jb, la, b->host, ctx) && jb->gen == b->gen && !(plain && jb->trace)) {
+			if (!b->crosses || jb->trace || jb->insns == b->insns)
+				return jb;
+			cache_remove(v, jb); /* it goes on elsewhere */
+			break;
+		}
 	if (++b->heat < j->heat)
 		return NULL;
 	start = kvm_now_ns();
@@ -601,10 +605,14 @@ static struct jit_block *cache_get(struct vcpu *v, struct block *b, gva_t la, un
 		return NULL;
 	}
 	jit_watch_block(v, jb, kvm_now_ns() - start);
-	if (!jit_cache_page(v, jb, 0, b->page, b->gen, la)) {
+	if (!jit_cache_page(v, jb, 0, b->page, b->gen, la) ||
+	    (b->crosses && !jit_cache_page(v, jb, 1, block_cross(b)->page, block_cross(b)->gen,
+					   (la & PAGE_MASK) + PAGE_SIZE))) {
 		jit_flush(v);
 		return NULL;
 	}
+	if (jb->dead) /* the list of the second page was found to be old, and it is the first */
+		return NULL;
 	jit_cache_add(j, jb);
 	return jb;
 }

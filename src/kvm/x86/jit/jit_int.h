@@ -67,6 +67,9 @@ struct jit_block {
 	struct jit_link *link;
 	/* of the interpreter's block, which lives until all code goes; a trace has its own */
 	struct insn *insns;
+	/* an instruction that goes on in the next page: that, and as jit_trace.stamp */
+	const uint8_t *second;
+	uint32_t stamp;
 };
 
 /* What a call from generated code to the interpreter's function needs; index in generated code. */

@@ -58,7 +58,9 @@ static void log_guest(FILE *f, const struct jit_block *jb)
 		gva_t la = jit_block_rip(jb, n);
 
 		insn_format(&jb->insns[n], DECODE_64, la + jb->made, text, sizeof(text));
-		log_line(f, la + jb->made, jit_block_bytes(jb, la), jb->insns[n].len, text);
+		/* one that crosses a page: what is in the first */
+		log_line(f, la + jb->made, jit_block_bytes(jb, la),
+			 MIN(jb->insns[n].len, PAGE_SIZE - (la & ~PAGE_MASK)), text);
 	}
 	fputc('\n', f);
 }

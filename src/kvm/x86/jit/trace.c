@@ -42,17 +42,29 @@ static bool trace_follows(const struct jit_rec *r, unsigned n, gva_t la)
 	}
 }
 
+static bool trace_has_page(struct jit_rec *r, const struct trace_page *p)
+{
+	for (unsigned n = 0; n < r->npages; n++)
+		if (r->page[n].la == p->la)
+			return r->page[n].host == p->host && r->page[n].gen == p->gen;
+	if (r->npages == JIT_TRACE_PAGES)
+		return false;
+	r->page[r->npages++] = *p;
+	return true;
+}
+
+/* The pages of a block become some of the trace's. */
 static bool trace_add_page(struct jit_rec *r, const struct block *b, gva_t la)
 {
 	struct trace_page p = { la & PAGE_MASK, b->host - (la & ~PAGE_MASK), b->page, b->gen };
 
-	for (unsigned n = 0; n < r->npages; n++)
-		if (r->page[n].la == p.la)
-			return r->page[n].host == p.host && r->page[n].gen == p.gen;
-	if (r->npages == JIT_TRACE_PAGES)
+	if (!trace_has_page(r, &p))
 		return false;
-	r->page[r->npages++] = p;
-	return true;
+	if (!b->crosses)
+		return true;
+	p = (struct trace_page){ p.la + PAGE_SIZE, block_cross(b)->host, block_cross(b)->page,
+				 block_cross(b)->gen };
+	return trace_has_page(r, &p);
 }
 
 /* A small loop, several times over. */
@@ -179,6 +191,43 @@ static bool trace_still_valid(struct vcpu *v, const struct jit_trace *t, unsigne
 	return true;
 }
 
+/* The page that the instruction of a block goes on in. */
+static bool trace_second_valid(struct vcpu *v, const struct jit_block *jb, unsigned ctx, gva_t la)
+{
+	gva_t second = (la & PAGE_MASK) + PAGE_SIZE;
+
+	jit_code_at(v->jitp, ctx, second);
+	return !jb->second || block_page_host(v, second) == jb->second;
+}
+
+/*
+ * What is at la, a trace or a block over two pages, was made in another context: it may run in this
+ * one, too, or it goes. True: the trace has gone.
+ */
+static bool trace_renew(struct vcpu *v, const struct block *b, gva_t la, unsigned ctx)
+{
+	struct jit *j = v->jitp;
+	struct jit_block *jb = jit_cache_find(j, la, b->host, ctx, false);
+	uint32_t number;
+
+	if (jb && !trace_second_valid(v, jb, ctx, la))
+		jit_cache_drop(v, jb);
+	else if (jb && jb->stamp)
+		jit_patch32(j, jb->stamp, jit_link_number(v, ctx, la - jb->la));
+	jb = jit_cache_find(j, la, b->host, ctx, true);
+	if (!jb)
+		return false;
+	number = jit_link_number(v, ctx, la - jb->la);
+	if (trace_still_valid(v, jb->trace, ctx, la - jb->la)) {
+		/* what was stale is gone, and this is another one, in one page: no stamp */
+		if (jb->trace->stamp)
+			jit_patch32(j, jb->trace->stamp, number);
+		return false;
+	}
+	jit_cache_drop(v, jb);
+	return true;
+}
+
 bool jit_trace_hot(struct vcpu *v, const struct block *b, unsigned ctx)
 {
 	struct jit *j = v->jitp;
@@ -189,20 +238,8 @@ bool jit_trace_hot(struct vcpu *v, const struct block *b, unsigned ctx)
 	v->jit.hot = JIT_HOT_NOT;
 	if (why == JIT_HOT_DEAD)
 		return false;
-	if (why == JIT_HOT_STALE) {
-		jb = jit_cache_find(j, la, b->host, ctx, true);
-		if (!jb)
-			return false;
-		if (trace_still_valid(v, jb->trace, ctx, la - jb->la)) {
-			/* what was stale is gone, and this is another one, in one page: no stamp */
-			if (jb->trace->stamp)
-				jit_patch32(j, jb->trace->stamp,
-					    jit_link_number(v, ctx, la - jb->la));
-			return false;
-		}
-		jit_cache_drop(v, jb);
-		return true;
-	}
+	if (why == JIT_HOT_STALE)
+		return trace_renew(v, b, la, ctx);
 	jb = jit_cache_find(j, la, b->host, ctx, false);
 	if (jb) { /* ever later, should nothing come of it */
 		if (jit_cache_find(j, la, b->host, ctx, true))

@@ -210,7 +210,7 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t at, unsig
 	size_t own = v->long64 ? 0 : b->n * sizeof(struct insn);
 	size_t head = (sizeof(*jb) + 2 * sizeof(struct jit_link) + 15) & ~(size_t)15;
 	size_t meta = (head + own + 15) & ~(size_t)15;
-	size_t vec_from = 0, vec_back = 0, x87_from = 0, x87_back = 0, hot = 0;
+	size_t vec_from = 0, vec_back = 0, x87_from = 0, x87_back = 0, hot = 0, stale = 0;
 	gva_t la = at - slide, rip = la;
 
 	if (j->used + (64u << 10) > j->code_size || j->meta_used + meta > j->meta_size ||
@@ -276,6 +276,18 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t at, unsig
 	t.in_reg = true;
 	t.in_mem = false;
 	t.rip = la;
+	if (b->crosses) {
+		jb->second = block_cross(b)->host;
+		if (!j->check) {
+			trans_clobber(&t, in);
+			asm_cmp_gs32(&t.e,
+				     (uint32_t)offsetof(struct vcpu, jit.link) +
+					     4 * (ctx % JIT_CTXS),
+				     jit_link_number(v, ctx, slide));
+			jb->stamp = (uint32_t)(j->used + emit_size(&t.e) - 4);
+			stale = asm_jump_fwd(&t.e, CC_NE);
+		}
+	}
 	if (t.vec) {
 		trans_clobber(&t, in);
 		asm_cmp_gs8(&t.e, JIT_OFF(jit.vec_live), jb->avx ? VEC_AVX : VEC_SSE);
@@ -325,6 +337,10 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t at, unsig
 	if (hot) {
 		asm_fix(&t.e, hot);
 		trans_leave_hot(&t, la, JIT_HOT_BLOCK);
+	}
+	if (stale) {
+		asm_fix(&t.e, stale);
+		trans_leave_hot(&t, la, JIT_HOT_STALE);
 	}
 	if (t.e.full || t.failed)
 		return NULL;
