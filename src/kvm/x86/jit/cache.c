@@ -357,10 +357,10 @@ static void cache_ibtc_remove(struct vcpu *v, const struct jit_block *b)
 /* Whoever still knows the entry is led out; nobody is between it and the end of this. */
 static void cache_close(struct jit *j, const struct jit_block *b)
 {
-	uint8_t code[JIT_DEAD_BYTES] = { 0xe8 }; /* call g_dead; .long place of b */
+	uint8_t code[JIT_DEAD_BYTES] = { 0xe8 }; /* call; .long place of b */
 	uint32_t at = b->entry_mem + 5;
-	uint32_t to = (uint32_t)(j->g_dead - ((uintptr_t)j->rx + at));
-	uint32_t place = (uint32_t)(((const uint8_t *)b - j->meta) / 16);
+	uint32_t to = (uint32_t)(j->g_hot[JIT_HOT_DEAD] - ((uintptr_t)j->rx + at));
+	uint32_t place = jit_place_of(j->meta, b);
 
 	memcpy(code + 1, &to, sizeof(to));
 	memcpy(code + 5, &place, sizeof(place));

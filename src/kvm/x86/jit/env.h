@@ -46,8 +46,9 @@ struct jit_place {
 	const uint8_t *host;
 	void *code;
 };
-#define JIT_SAMPLE 32 /* jumps to other address spaces' targets between two that are linked anew \
-		       */
+#define JIT_SAMPLE \
+	32 /* jumps to other address spaces' targets between two that are linked anew \
+	    */
 
 #define JIT_COUNTS 8192 /* blocks share them */
 #define JIT_DELTAS 64
@@ -58,6 +59,7 @@ enum {
 	JIT_HOT_BLOCK, /* make a trace */
 	JIT_HOT_STALE, /* a trace may not run */
 	JIT_HOT_DEAD,  /* the block has gone */
+	JIT_HOTS,
 };
 /*
  * Contexts of data, as enum tlb_ctx; and of code: those for 64-bit mode, then the same for 32-bit

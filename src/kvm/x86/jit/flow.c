@@ -125,29 +125,17 @@ bool trans_near_branch(const struct trans *t, const struct insn *i, gva_t target
 
 /* ---- Leaving the block ---------------------------------------------------------------------- */
 
-/* To C with rIP = la; link: the jump to be patched, or NULL. live: flags the target reads. */
-static void trans_exit(struct trans *t, gva_t la, struct jit_link *link, unsigned live)
+/* A call of glue code that wants to know a block or a link, and does not come back. */
+static void trans_call_with(struct trans *t, uint64_t glue, const void *what)
 {
-	struct emit *e = &t->e;
-
-	if (live && !t->in_mem)
-		trans_save_flags(t);
-	trans_la(t, S0, la);
-	asm_st(e, S0, JIT_OFF_R(REG_RIP));
-	asm_const(e, S0, (uintptr_t)link);
-	asm_st(e, S0, JIT_OFF(jit.tmp2));
-	asm_jmp(e, t->j->g_exit);
+	asm_call(&t->e, glue);
+	asm_u32(&t->e, jit_place_of(t->j->meta, what));
 }
 
-/* To C with rIP = la; flags are in v->fl. why: JIT_HOT_*. */
-void trans_leave_hot(struct trans *t, gva_t la, unsigned why)
+/* To C with rIP = the beginning of the block; flags are in v->fl. why: JIT_HOT_*. */
+void trans_leave_hot(struct trans *t, unsigned why)
 {
-	struct emit *e = &t->e;
-
-	asm_st_gs8(e, JIT_OFF(jit.hot), why);
-	trans_la(t, S0, la);
-	asm_st(e, S0, JIT_OFF_R(REG_RIP));
-	asm_jmp(e, t->j->g_exit);
+	trans_call_with(t, t->j->g_hot[why], t->b);
 }
 
 /*
@@ -201,17 +189,16 @@ void trans_goto_live(struct trans *t, gva_t la, struct jit_link *l, unsigned liv
 	/* the jump from above comes with flags in memory when they are live; in both it is right */
 	if ((far || l->mem) && live)
 		t->in_mem = true;
-	trans_exit(t, la, l, live);
+	if (live && !t->in_mem)
+		trans_save_flags(t);
+	trans_call_with(t, t->j->g_unlinked, l);
 	if (!lookup)
 		return;
 	/* another address space: look there; if that misses, C makes the link anew */
 	if (other)
 		asm_fix(e, other);
 	l->other = (uint32_t)(e->run - (uint64_t)(uintptr_t)t->j->rx + emit_size(e));
-	asm_const(e, S0, (uintptr_t)l);
-	asm_st(e, S0, JIT_OFF(jit.tmp2));
-	trans_la(t, S0, la);
-	asm_jmp(e, t->j->g_ibtc[t->ctx]);
+	trans_call_with(t, t->j->g_other[t->ctx], l);
 }
 
 void trans_goto(struct trans *t, gva_t la, struct jit_link *l)

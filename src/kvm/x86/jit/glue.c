@@ -357,20 +357,52 @@ static void glue_ibtc(const struct jit *j, struct emit *e, unsigned ctx)
 	asm_jmp(e, j->g_exit);
 }
 
-/* Called from the entry of a block that has gone: to C, for what is at its address now. */
-static uint64_t glue_dead(const struct jit *j, struct emit *e)
+/*
+ * After a call with the place of a description: S1 = the description, S0 = where the block or link
+ * is or leads in this address space. la: offset of that address.
+ */
+static void glue_described(struct emit *e, size_t la)
+{
+	glue_pop(e, S1);
+	emit_mov_load(e, 4, S1, S1, 0);
+	asm_shift(e, 4, true, S1, JIT_PLACE_SHIFT);
+	asm_gs(e, 0x03, true, S1, JIT_OFF(jit.meta));
+	emit_mov_load(e, 8, S0, S1, (int32_t)la);
+	asm_gs(e, 0x03, true, S0, JIT_OFF(jit.slide));
+}
+
+/* Called with the place of a block: to C, at its beginning, for a reason JIT_HOT_*. */
+static uint64_t glue_hot(const struct jit *j, struct emit *e, unsigned why)
 {
 	uint64_t at = asm_here(e);
 
-	glue_pop(e, S1);
-	emit_mov_load(e, 4, S1, S1, 0); /* see cache_close */
-	asm_shift(e, 4, true, S1, 4);
-	asm_gs(e, 0x03, true, S1, JIT_OFF(jit.meta));
-	emit_mov_load(e, 8, S0, S1, offsetof(struct jit_block, la));
-	asm_gs(e, 0x03, true, S0, JIT_OFF(jit.slide));
+	glue_described(e, offsetof(struct jit_block, la));
 	asm_st(e, S0, JIT_OFF_R(REG_RIP));
-	asm_st_gs8(e, JIT_OFF(jit.hot), JIT_HOT_DEAD);
+	asm_st_gs8(e, JIT_OFF(jit.hot), why);
 	asm_jmp(e, j->g_exit);
+	return at;
+}
+
+/* Called with the place of a link: to C, where it leads; it may be made then. */
+static uint64_t glue_unlinked(const struct jit *j, struct emit *e)
+{
+	uint64_t at = asm_here(e);
+
+	glue_described(e, offsetof(struct jit_link, la));
+	asm_st(e, S1, JIT_OFF(jit.tmp2));
+	asm_st(e, S0, JIT_OFF_R(REG_RIP));
+	asm_jmp(e, j->g_exit);
+	return at;
+}
+
+/* The same: look it up first. */
+static uint64_t glue_other(const struct jit *j, struct emit *e, unsigned ctx)
+{
+	uint64_t at = asm_here(e);
+
+	glue_described(e, offsetof(struct jit_link, la));
+	asm_st(e, S1, JIT_OFF(jit.tmp2));
+	glue_ibtc(j, e, ctx);
 	return at;
 }
 
@@ -399,11 +431,14 @@ void jit_glue(struct jit *j, struct emit *e)
 	j->g_place = glue_place(e);
 	for (unsigned c = 0; c < JIT_CODE_CTXS; c++) {
 		emit_align(e, 16);
-		j->g_ibtc[c] = asm_here(e);
-		glue_ibtc(j, e, c);
+		j->g_other[c] = glue_other(j, e, c);
 	}
 	emit_align(e, 16);
-	j->g_dead = glue_dead(j, e);
+	j->g_unlinked = glue_unlinked(j, e);
+	for (unsigned n = 0; n < JIT_HOTS; n++) {
+		emit_align(e, 16);
+		j->g_hot[n] = glue_hot(j, e, n);
+	}
 
 	emit_align(e, 16);
 	j->g_exec = glue_make_call(e, (uintptr_t)jit_call_exec, GLUE_EXEC);
@@ -510,6 +545,10 @@ void jit_tlb_fill(struct vcpu *v, gva_t la, bool write)
 	}
 	j->stat.tlb_fills++;
 	v->jit.tlb[ctx][write][at] = (struct jit_tlb_entry){ page, page + t->addend };
+	/* what may be written may be read, and soon will: POP after PUSH */
+	if (write && v->jit.tlb[ctx][JIT_READ][at].key == JIT_TLB_EMPTY &&
+	    t->rtag == (page | v->asid))
+		v->jit.tlb[ctx][JIT_READ][at] = v->jit.tlb[ctx][write][at];
 	if (write)
 		j->wgpa[ctx][at] = t->info & PAGE_MASK;
 }

@@ -72,6 +72,13 @@ struct jit_block {
 	uint32_t stamp;
 };
 
+/* Descriptions by number in generated code: this power of two bytes from the start of meta. */
+#define JIT_PLACE_SHIFT 3
+static inline uint32_t jit_place_of(const uint8_t *meta, const void *p)
+{
+	return (uint32_t)((size_t)((const uint8_t *)p - meta) >> JIT_PLACE_SHIFT);
+}
+
 /* What a call from generated code to the interpreter's function needs; index in generated code. */
 struct jit_desc {
 	const struct insn *insn;
@@ -129,15 +136,16 @@ struct jit {
 	struct jit_page *pages[JIT_PAGES];
 	size_t glue_end; /* code below it is the glue */
 	/* glue, as addresses in rx */
-	uint64_t g_enter, g_exit, g_exec, g_exec_end, g_vec, g_dead;
+	uint64_t g_enter, g_exit, g_exec, g_exec_end, g_vec;
+	uint64_t g_hot[JIT_HOTS], g_unlinked;
 	uint64_t
 		g_place; /* user's S0: address ^ token; go there by ctlb, or to the address in S1 */
 	uint64_t g_lean[JIT_LEANS];
-	uint64_t g_exec_x87, g_x87;     /* g_exec in blocks with x87; entry of such a block */
-	uint64_t g_ibtc[JIT_CODE_CTXS]; /* S0: linear address; go there by ibtc, or leave */
-	uint32_t serial;                /* last context number given */
-	uint32_t user_serial;           /* of the user's context */
-	uint32_t last_pair;             /* last number of a pair given */
+	uint64_t g_exec_x87, g_x87;      /* g_exec in blocks with x87; entry of such a block */
+	uint64_t g_other[JIT_CODE_CTXS]; /* go by ibtc to where a link leads, or leave */
+	uint32_t serial;                 /* last context number given */
+	uint32_t user_serial;            /* of the user's context */
+	uint32_t last_pair;              /* last number of a pair given */
 	struct jit_pair pairs[JIT_PAIRS];
 	uint32_t asid_serial[4096];
 	struct jit_vpages vpages[2]; /* of user and kernel code */

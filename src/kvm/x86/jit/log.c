@@ -66,19 +66,20 @@ static void log_guest(FILE *f, const struct jit_block *jb)
 }
 
 /* The routine that a call or jump goes to, or NULL. */
-static const char *log_glue(const struct jit_glue_name *g, unsigned n, const struct insn *i,
-			    uint64_t next)
+static const struct jit_glue_name *log_glue(const struct jit_glue_name *g, unsigned n,
+					    const struct insn *i, uint64_t next)
 {
 	if (i->id != I_CALL_Jz && i->id != I_JMP_Jz)
 		return NULL;
 	for (unsigned k = 0; k < n; k++)
 		if (g[k].at == next + i->imm)
-			return g[k].name;
+			return &g[k];
 	return NULL;
 }
 
 /* The index behind a call of the glue, as the instruction it stands for. */
-static size_t log_desc(FILE *f, const struct jit *j, const uint8_t *p, uint64_t at, size_t left)
+static size_t log_desc(FILE *f, const struct jit *j, const uint8_t *p, uint64_t at, size_t left,
+		       bool place)
 {
 	char text[160] = ".long ";
 	uint32_t desc;
@@ -86,7 +87,9 @@ static size_t log_desc(FILE *f, const struct jit *j, const uint8_t *p, uint64_t 
 	if (left < sizeof(desc))
 		return 0;
 	memcpy(&desc, p, sizeof(desc));
-	if (desc < j->ndescs) {
+	if (place) {
+		snprintf(text, sizeof(text), ".long %u  ; a description", desc);
+	} else if (desc < j->ndescs) {
 		char guest[128];
 
 		insn_format(j->descs[desc].insn, DECODE_64, j->descs[desc].rip, guest,
@@ -109,7 +112,7 @@ static void log_host(FILE *f, const struct jit *j, const struct jit_block *jb)
 	while (end > p && end[-1] == 0xcc) /* padding, which no block ends with otherwise */
 		end--;
 	while (p < end) {
-		const char *glue = NULL;
+		const struct jit_glue_name *glue = NULL;
 		char text[160];
 		size_t len = 1;
 
@@ -118,7 +121,7 @@ static void log_host(FILE *f, const struct jit *j, const struct jit_block *jb)
 			glue = log_glue(g, ng, &i, at + len);
 			if (glue)
 				snprintf(text, sizeof(text), "%s %s",
-					 i.id == I_CALL_Jz ? "call" : "jmp", glue);
+					 i.id == I_CALL_Jz ? "call" : "jmp", glue->name);
 			else
 				insn_format(&i, DECODE_64, at, text, sizeof(text));
 		} else {
@@ -128,7 +131,7 @@ static void log_host(FILE *f, const struct jit *j, const struct jit_block *jb)
 		p += len;
 		at += len;
 		if (glue && i.id == I_CALL_Jz) {
-			len = log_desc(f, j, p, at, (size_t)(end - p));
+			len = log_desc(f, j, p, at, (size_t)(end - p), glue->place);
 			p += len;
 			at += len;
 		}

@@ -182,16 +182,21 @@ const char *jit_ctx_name(unsigned ctx)
 unsigned jit_glue_names(const struct jit *j, struct jit_glue_name out[JIT_GLUE_NAMES])
 {
 	const struct jit_glue_name all[] = {
-		{ j->g_enter, 0, "enter" },
-		{ j->g_exit, 0, "exit" },
-		{ j->g_ibtc[TLB_USER], 0, "indirect-user" },
-		{ j->g_ibtc[TLB_KERNEL], 0, "indirect-kernel" },
-		{ j->g_ibtc[TLB_KERNEL_AC], 0, "indirect-kernel-ac" },
-		{ j->g_exec, 0, "interpret" },
-		{ j->g_exec_end, 0, "interpret-and-leave" },
-		{ j->g_vec, 0, "load-vectors" },
-		{ j->g_exec_x87, 0, "interpret-x87" },
-		{ j->g_x87, 0, "load-x87" },
+		{ j->g_enter, 0, "enter", false },
+		{ j->g_exit, 0, "exit", false },
+		{ j->g_place, 0, "find-place", false },
+		{ j->g_other[TLB_USER], 0, "indirect-user", true },
+		{ j->g_other[TLB_KERNEL], 0, "indirect-kernel", true },
+		{ j->g_other[TLB_KERNEL_AC], 0, "indirect-kernel-ac", true },
+		{ j->g_unlinked, 0, "leave-unlinked", true },
+		{ j->g_hot[JIT_HOT_NOT], 0, "leave", true },
+		{ j->g_hot[JIT_HOT_BLOCK], 0, "leave-hot", true },
+		{ j->g_hot[JIT_HOT_STALE], 0, "leave-stale", true },
+		{ j->g_exec, 0, "interpret", false },
+		{ j->g_exec_end, 0, "interpret-and-leave", false },
+		{ j->g_vec, 0, "load-vectors", false },
+		{ j->g_exec_x87, 0, "interpret-x87", false },
+		{ j->g_x87, 0, "load-x87", false },
 	};
 	unsigned n = 0;
 

@@ -539,7 +539,7 @@ static void trace_leave_busy(struct trans *t, size_t from)
 {
 	asm_fix(&t->e, from);
 	trace_give_back(t);
-	trans_leave_hot(t, t->b->la, JIT_HOT_NOT);
+	trans_leave_hot(t, JIT_HOT_NOT);
 }
 
 /* ---- The trace ------------------------------------------------------------------------------ */
@@ -596,7 +596,7 @@ static void trace_body(struct trace_emit *x)
 	if (stale) {
 		asm_fix(&t->e, stale);
 		trace_steps(t, 0);
-		trans_leave_hot(t, b->la, JIT_HOT_STALE);
+		trans_leave_hot(t, JIT_HOT_STALE);
 	}
 	if (t->vec) {
 		asm_fix(&t->e, vec_from);

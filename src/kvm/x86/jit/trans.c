@@ -336,11 +336,11 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t at, unsig
 	}
 	if (hot) {
 		asm_fix(&t.e, hot);
-		trans_leave_hot(&t, la, JIT_HOT_BLOCK);
+		trans_leave_hot(&t, JIT_HOT_BLOCK);
 	}
 	if (stale) {
 		asm_fix(&t.e, stale);
-		trans_leave_hot(&t, la, JIT_HOT_STALE);
+		trans_leave_hot(&t, JIT_HOT_STALE);
 	}
 	if (t.e.full || t.failed)
 		return NULL;

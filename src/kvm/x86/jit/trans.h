@@ -179,7 +179,8 @@ void trans_goto(struct trans *t, gva_t la, struct jit_link *l);
 void trans_jump_s0(struct trans *t, int32_t pop, size_t miss[2]);
 /* What comes then; goes on when the target is not known to code. */
 void trans_jump_missed(struct trans *t, int32_t pop, const size_t miss[2]);
-void trans_leave_hot(struct trans *t, gva_t la, unsigned why);
+/* To C, to the beginning of the block; flags are in v->fl. why: JIT_HOT_*. */
+void trans_leave_hot(struct trans *t, unsigned why);
 void trans_indirect(struct trans *t, const struct insn *i, enum jit_kind kind);
 void trans_jcc(struct trans *t, const struct insn *i);
 /*

@@ -9,6 +9,7 @@
  */
 #pragma once
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/bits.h"
@@ -81,6 +82,7 @@ struct jit_glue_name {
 	uint64_t at;
 	size_t size;
 	const char *name;
+	bool place; /* called with the place of a description, not with the index of one */
 };
 enum { JIT_GLUE_NAMES = 16 };
 /* By address; how many there are. */
