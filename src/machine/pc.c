@@ -93,7 +93,7 @@ static int pc_build(struct machine *m, struct err *e)
 	return r < 0 ? r : device_add_all(m, e);
 }
 
-/* The interrupts that PCI uses are level-triggered at the PIC [440FX 4.3, EISA ELCR]. */
+/* The interrupts that PCI uses are level-triggered at the PIC [PIIX3 "ELCR1, ELCR2"]. */
 static int pc_levels(struct machine *m, struct err *e)
 {
 	int r = 0;

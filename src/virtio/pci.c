@@ -12,7 +12,7 @@
  *               still, as nothing of theirs could be read.
  * Not modelled: queue reset, notification data, shared memory, function level reset, power
  *               management, ATS. A legacy configuration ends where an I/O BAR of 256 ports does.
- * References:   [VIRTIO1.2 4.1.4] capabilities, [VIRTIO1.2 4.1.4.8] legacy, [VIRTIO1.2 4.1.5].
+ * References:   [VIRTIO1.2 4.1.4] capabilities, [VIRTIO1.2 4.1.4.10] legacy, [VIRTIO1.2 4.1.5].
  * Threads:      registers: any vCPU, under the device lock. Interrupts: transport.h.
  */
 #include <errno.h>

@@ -7,10 +7,10 @@
  *
  * Modelled:     PIRQ routing; registers that firmware writes (ISA wait states, XBUS decode, top of
  *               memory) are kept.
- * Not modelled: what these registers do: decoding of the ISA devices is fixed here. DMA
- * controllers, APM, the IDE function (1) and USB (2). The level/edge ports 4D0h are the PIC's; the
- *               reset port CF9h is reset-control.
- * References:   [PIIX3 2.2 "PCI to ISA bridge"], [PIIX3 2.2.9 "PIRQRC"]
+ * Not modelled: what these registers do: decoding of the ISA devices is fixed here. The DMA
+ *               controllers, APM, IDE (function 1), USB (2). The level/edge ports 4D0h are the
+ *               PIC's, the reset port CF9h is reset-control's.
+ * References:   [PIIX3 "PCI configuration registers, function 0", "PIRQRC[A:D]"]
  * Threads:      any vCPU, under the device lock.  Time: none.  Host resources: none.
  */
 #include "hw/pci/pci.h"
