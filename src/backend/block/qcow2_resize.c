@@ -17,9 +17,9 @@ static int header_size_poke_co(struct qcow2 *s, uint64_t size, uint32_t l1_size,
 	uint8_t head[H_RT_OFF - H_SIZE];
 
 	q2_put64(head, size);
-	q2_put32(head + H_CRYPT - H_SIZE, 0);
-	q2_put32(head + H_L1_SIZE - H_SIZE, l1_size);
-	q2_put64(head + H_L1_OFF - H_SIZE, l1_offset);
+	q2_put32(head + (H_CRYPT - H_SIZE), 0);
+	q2_put32(head + (H_L1_SIZE - H_SIZE), l1_size);
+	q2_put64(head + (H_L1_OFF - H_SIZE), l1_offset);
 	return q2_header_poke_co(s, H_SIZE, head, sizeof(head));
 }
 
