@@ -460,7 +460,7 @@ static void t_guard(void *arg)
 	struct block_opts o = { .writable = true };
 	struct block *b;
 	struct err e = { 0 };
-	char sector[512] = "KDMV";
+	char sector[512] = "KDMV", big[3000], got[3000];
 
 	file_write(bed.path, "x", 1, 65536);
 	assert_int_equal(block_co_open(bed.ctx, bed.path, NULL, &o, &b, &e), 0);
@@ -470,6 +470,13 @@ static void t_guard(void *arg)
 	assert_int_equal(block_co_pwrite(b, 3, sector + 3, 1, 0), -EPERM);
 	assert_int_equal(block_co_pwrite(b, 512, sector, 512, 0), 0);
 	assert_int_equal(block_co_pwrite(b, 3, "W", 1, 0), 0);
+	for (unsigned i = 0; i < sizeof(big); i++)
+		big[i] = (char)i;
+	assert_int_equal(block_co_pwrite(b, 0, big, sizeof(big), 0), 0);
+	assert_int_equal(block_co_pread(b, 0, got, sizeof(got)), 0);
+	assert_memory_equal(big, got, sizeof(got));
+	memcpy(big, "QFI\xfb", 4);
+	assert_int_equal(block_co_pwrite(b, 0, big, sizeof(big), 0), -EPERM);
 	block_co_close(b);
 	assert_int_equal(block_co_open(bed.ctx, bed.path, "raw", &o, &b, &e), 0);
 	assert_int_equal(block_co_pwrite(b, 0, sector, 512, 0), 0); /* the user said raw */

@@ -98,9 +98,10 @@ static bool blk_keep(struct blk *b, struct blk_req *r, int result)
 
 	if (!stop || !b->rs)
 		return false;
-	log_warn("drive %s: %s at %llu: %s: the machine is paused", b->id,
-		 r->op == BLK_READ ? "reading" : "writing", (unsigned long long)r->off,
-		 strerror(-result));
+	if (!b->any_kept) /* one line, not one for each request in flight */
+		log_warn("drive %s: %s at %llu: %s: the machine is paused", b->id,
+			 r->op == BLK_READ ? "reading" : "writing", (unsigned long long)r->off,
+			 strerror(-result));
 	r->next = NULL;
 	*b->kept_end = r;
 	b->kept_end = &r->next;

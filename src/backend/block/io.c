@@ -15,6 +15,7 @@
 #include "base/bits.h"
 
 #define BOUNCE_MAX (1024 * 1024) /* bytes; longer requests go in pieces */
+#define BOUNCES    32            /* at a time, for each node: a guest has thousands of requests */
 
 void *block_buf(const struct block *b, size_t len)
 {
@@ -64,6 +65,30 @@ void block_req_end(struct block *b, struct block_req *r)
 	task_queue_wake_all(&r->waiters);
 }
 
+/*
+ * A buffer for a request, or NULL; waits while too many are in use. Only after block_req_co_begin,
+ * so whoever has one does not wait for others of this node.
+ */
+static uint8_t *block_co_bounce(struct block *b, size_t len)
+{
+	uint8_t *buf;
+
+	while (b->reqs->bounces >= BOUNCES)
+		task_co_queue(&b->reqs->bounce_wait);
+	buf = block_buf(b, len);
+	b->reqs->bounces += buf != NULL;
+	return buf;
+}
+
+static void block_bounce_end(struct block *b, uint8_t *buf)
+{
+	if (!buf)
+		return;
+	free(buf);
+	b->reqs->bounces--;
+	task_queue_wake(&b->reqs->bounce_wait);
+}
+
 /* ---- Checks -------------------------------------------------------------------------------- */
 
 static bool block_in_bounds(const struct block *b, uint64_t off, uint64_t len)
@@ -105,7 +130,7 @@ static int block_co_read_bounced(struct block *b, uint64_t off, const struct iov
 {
 	uint64_t a = b->request_align, end = off + v->len, pos = off;
 	size_t cap = MIN(align_up(end, a) - align_down(off, a), align_up(BOUNCE_MAX, a));
-	uint8_t *buf = block_buf(b, cap);
+	uint8_t *buf = block_co_bounce(b, cap);
 	int r = buf ? 0 : -ENOMEM;
 
 	while (r == 0 && pos < end) {
@@ -119,7 +144,7 @@ static int block_co_read_bounced(struct block *b, uint64_t off, const struct iov
 			iovecs_put(v, pos - off, buf + (pos - start), use - pos);
 		pos = use;
 	}
-	free(buf);
+	block_bounce_end(b, buf);
 	return r;
 }
 
@@ -171,7 +196,7 @@ static int block_co_write_bounced(struct block *b, uint64_t off, const struct io
 {
 	uint64_t a = b->request_align, end = off + v->len, pos = off;
 	size_t cap = MIN(align_up(end, a) - align_down(off, a), align_up(BOUNCE_MAX, a));
-	uint8_t *buf = block_buf(b, cap);
+	uint8_t *buf = block_co_bounce(b, cap);
 	int r = buf ? 0 : -ENOMEM;
 
 	while (r == 0 && pos < end) {
@@ -195,7 +220,7 @@ static int block_co_write_bounced(struct block *b, uint64_t off, const struct io
 		r = b->drv->write_co(b, start, &one, flags);
 		pos = use;
 	}
-	free(buf);
+	block_bounce_end(b, buf);
 	return r;
 }
 
@@ -255,7 +280,7 @@ int block_co_pwrite(struct block *b, uint64_t off, const void *buf, size_t len, 
 static int block_co_write_zeroes(struct block *b, uint64_t off, uint64_t len, unsigned flags)
 {
 	size_t cap = MIN(len, BOUNCE_MAX);
-	void *buf = block_buf(b, cap);
+	uint8_t *buf = block_co_bounce(b, cap);
 	int r = buf ? 0 : -ENOMEM;
 
 	if (buf)
@@ -268,7 +293,7 @@ static int block_co_write_zeroes(struct block *b, uint64_t off, uint64_t len, un
 		off += v.len;
 		len -= v.len;
 	}
-	free(buf);
+	block_bounce_end(b, buf);
 	return r;
 }
 

@@ -28,6 +28,8 @@ struct block_req {
 struct block_reqs {
 	struct block_req *first, *last; /* in order of arrival */
 	unsigned n, n_serial;
+	unsigned bounces; /* buffers in use for requests that had to be widened or copied */
+	struct task_queue bounce_wait;
 };
 
 /*

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/block/block.h"
+#include "backend/block/priv.h"
 #include "base/bits.h"
 
 #define GUARD_LEN 512u
@@ -56,20 +56,39 @@ static int raw_read_co(struct block *b, uint64_t off, const struct iovecs *v)
 	return block_co_read(b->file, raw_at(b, off), v);
 }
 
-static int raw_guard(struct block *b, const struct iovecs *v)
+/*
+ * A write that begins with the guarded sector. The sector is written from a copy, since the guest
+ * could change its memory after the check.
+ */
+static int raw_write_guarded(struct block *b, const struct iovecs *v, unsigned flags)
 {
-	uint8_t buf[GUARD_LEN];
-	size_t n = MIN(v->len, sizeof(buf));
+	struct iovec *iov = malloc((v->n + 1) * sizeof(*iov));
+	uint8_t *copy = block_buf(b, GUARD_LEN);
+	struct iovecs all, rest;
+	int r = iov && copy ? 0 : -ENOMEM;
 
-	iovecs_get(v, 0, buf, n);
-	return block_probe_foreign(buf, n) || block_probe(buf, n) != b->drv ? -EPERM : 0;
+	if (r == 0) {
+		iovecs_get(v, 0, copy, GUARD_LEN);
+		if (block_probe_foreign(copy, GUARD_LEN) || block_probe(copy, GUARD_LEN) != b->drv)
+			r = -EPERM;
+	}
+	if (r == 0) {
+		iov[0] = (struct iovec){ .iov_base = copy, .iov_len = GUARD_LEN };
+		rest = iovecs_slice(v, GUARD_LEN, v->len - GUARD_LEN, iov + 1);
+		all = (struct iovecs){ .iov = iov, .n = rest.n + 1, .len = v->len };
+		r = block_co_write(b->file, raw_at(b, 0), &all, flags);
+	}
+	free(copy);
+	free(iov);
+	return r;
 }
 
 static int raw_write_co(struct block *b, uint64_t off, const struct iovecs *v, unsigned flags)
 {
-	int r = b->probed && off < GUARD_LEN ? raw_guard(b, v) : 0;
-
-	return r < 0 ? r : block_co_write(b->file, raw_at(b, off), v, flags);
+	/* request_align makes it begin at 0, with all of the sector */
+	if (b->probed && off < GUARD_LEN)
+		return raw_write_guarded(b, v, flags);
+	return block_co_write(b->file, raw_at(b, off), v, flags);
 }
 
 static int raw_zero_co(struct block *b, uint64_t off, uint64_t len, unsigned flags)
