@@ -219,6 +219,8 @@ size_t chardev_ringbuf_write(struct chardev *c, const void *buf, size_t len);
 struct chardev *chardev_ring_new(struct loop *l, const char *id, size_t room);
 void chardev_ring_input(struct chardev *c, const void *buf, size_t len);
 void chardev_ring_event(struct chardev *c, enum chardev_event ev);
+/* What the frontend told of its line last. */
+const struct chardev_line *chardev_ring_line(struct chardev *c, bool *brk);
 size_t chardev_ring_output(struct chardev *c, void *buf, size_t cap); /* takes it out */
 
 /*

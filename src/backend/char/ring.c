@@ -12,6 +12,8 @@ struct ring_chardev {
 	uint8_t *out;
 	size_t n_in;
 	uint8_t *in;
+	struct chardev_line line;
+	bool brk;
 };
 
 static size_t ring_write(struct chardev *c, const uint8_t *buf, size_t len, bool force)
@@ -44,6 +46,16 @@ static void ring_update(struct chardev *c)
 	}
 }
 
+static void ring_set_line(struct chardev *c, const struct chardev_line *line)
+{
+	container_of(c, struct ring_chardev, c)->line = *line;
+}
+
+static void ring_send_break(struct chardev *c, bool on)
+{
+	container_of(c, struct ring_chardev, c)->brk = on;
+}
+
 static void ring_free(struct chardev *c)
 {
 	struct ring_chardev *r = container_of(c, struct ring_chardev, c);
@@ -58,6 +70,8 @@ static const struct chardev_ops ring_ops = {
 	.write = ring_write,
 	.update = ring_update,
 	.free = ring_free,
+	.set_line = ring_set_line,
+	.send_break = ring_send_break,
 };
 
 struct chardev *chardev_ring_new(struct loop *l, const char *id, size_t room)
@@ -100,4 +114,12 @@ size_t chardev_ring_output(struct chardev *c, void *buf, size_t cap)
 	r->n_out -= n;
 	chardev_fe_writable(c);
 	return n;
+}
+
+const struct chardev_line *chardev_ring_line(struct chardev *c, bool *brk)
+{
+	struct ring_chardev *r = container_of(c, struct ring_chardev, c);
+
+	*brk = r->brk;
+	return &r->line;
 }

@@ -7,7 +7,8 @@
  *               reset.
  * Not modelled: line speed (bytes leave as fast as the chardev takes them, and arrive as fast as
  *               the FIFO has room), word length and parity (all 8 bits pass), modem lines other
- *               than "connected" (CTS, DSR, DCD on). The divisor only scales the timeout.
+ *               than "connected" (CTS, DSR, DCD on). The divisor only scales the timeout. A chardev
+ *               that is a real line (/dev/ttyS0) is told of all three, and of breaks.
  * Flow:         input that does not fit waits in the chardev. Output the chardev does not take
  *               stays in the transmit FIFO with THRE clear, so a guest waits instead of losing
  *               bytes; one that does not wait has them queued further out.
@@ -23,7 +24,7 @@
 enum { IER_RDA = 1, IER_THRE = 2, IER_RLS = 4, IER_MSI = 8 };
 enum { IIR_NONE = 1, IIR_MSI = 0, IIR_THRE = 2, IIR_RDA = 4, IIR_RLS = 6, IIR_TIMEOUT = 12 };
 enum { FCR_ENABLE = 1, FCR_CLEAR_RX = 2, FCR_CLEAR_TX = 4, FCR_DMA = 8, FCR_TRIGGER = 0xc0 };
-enum { LCR_STOP2 = 4, LCR_PARITY = 8, LCR_BREAK = 0x40, LCR_DLAB = 0x80 };
+enum { LCR_STOP2 = 4, LCR_PARITY = 8, LCR_EVEN = 0x10, LCR_BREAK = 0x40, LCR_DLAB = 0x80 };
 enum { MCR_DTR = 1, MCR_RTS = 2, MCR_OUT1 = 4, MCR_OUT2 = 8, MCR_LOOP = 16 };
 enum {
 	LSR_DR = 1,
@@ -47,6 +48,8 @@ struct serial {
 	struct chardev *chardev;
 	struct irq_pin pin;
 	struct timer timeout;
+	struct chardev_line line; /* as the chardev was told last */
+	bool brk;
 	struct serial_state {
 		uint64_t timeout_at; /* when the character timeout strikes; 0: not running */
 		uint16_t divisor;
@@ -308,6 +311,33 @@ static const struct chardev_handlers serial_handlers = {
 	.event = serial_event,
 };
 
+/* --- line --- */
+
+/*
+ * A real line below has the speed and frame that the guest asks for, from the write to LCR on that
+ * ends the access to the divisor. Before the first it is as the chardev opened it.
+ */
+static void serial_line(struct serial *p)
+{
+	const struct serial_state *s = &p->s;
+	struct chardev_line line = { .speed = 115200u / (s->divisor ? s->divisor : 1),
+				     .bits = (uint8_t)(5 + (s->lcr & 3)),
+				     .stop = s->lcr & LCR_STOP2 ? 2 : 1,
+				     .parity = !(s->lcr & LCR_PARITY) ? 'N'
+					       : s->lcr & LCR_EVEN    ? 'E'
+								      : 'O' };
+
+	if (!(s->lcr & LCR_DLAB) && (line.speed != p->line.speed || line.bits != p->line.bits ||
+				     line.stop != p->line.stop || line.parity != p->line.parity)) {
+		chardev_set_line(p->chardev, &line);
+		p->line = line;
+	}
+	if (p->brk != ((s->lcr & LCR_BREAK) && !(s->mcr & MCR_LOOP))) {
+		p->brk = !p->brk;
+		chardev_send_break(p->chardev, p->brk);
+	}
+}
+
 /* --- modem --- */
 
 /* Lines as they come in: from outside, or in loopback from our own outputs. */
@@ -363,6 +393,7 @@ static void serial_lcr_write(struct serial *p, uint8_t val)
 	bool brk = val & ~s->lcr & LCR_BREAK;
 
 	s->lcr = val;
+	serial_line(p);
 	if (brk && s->mcr & MCR_LOOP) {
 		serial_rx_put(p, 0, LSR_BI | LSR_FE);
 		serial_timeout_start(p);
@@ -374,6 +405,7 @@ static void serial_mcr_write(struct serial *p, uint8_t val)
 	struct serial_state *s = &p->s;
 
 	s->mcr = val & 0x1f;
+	serial_line(p); /* in loopback a break stays inside */
 	serial_modem_update(s);
 	serial_tx_run(p); /* waiting output may go another way now */
 	chardev_accept_input(p->chardev);
@@ -477,6 +509,7 @@ static int serial_loaded(struct dev *d, struct err *e)
 	timer_cancel(&p->timeout);
 	if (p->s.timeout_at)
 		timer_arm(&p->timeout, p->s.timeout_at);
+	serial_line(p);
 	serial_tx_run(p);
 	serial_update(p);
 	chardev_accept_input(p->chardev);
