@@ -307,6 +307,28 @@ data = data[:at + 8] + bytes(table) + data[at + 8 + 48:]
 write('future.qcow2', data)
 clear('an unknown feature, by its name in the image', 'map', 'future.qcow2', mention="'future!'")
 
+# a write that would hit metadata: refused, noted in the image, and repaired
+data = good[:l2] + ((1 << 63) | rb).to_bytes(8, 'big') + good[l2 + 8:]
+write('bad.qcow2', data)
+a = kv('bench', '-f', 'qcow2', '-w', '-c', '1', '-d', '1', 'bad.qcow2')
+b = qemu('info', 'bad.qcow2')
+t.ok(a[0] == 1 and 'refcount block' in a[2] and 'corrupt: true' in b[1],
+     'a write that would hit a refcount block marks the image corrupt', f'{a}\n{b}')
+clear('it is not opened for writing again', 'bench', '-w', '-c', '1', 'bad.qcow2', mention='corrupt')
+
+# persistent bitmaps: kept by readers, stale after a write
+kv('create', '-f', 'qcow2', 'bm.qcow2', '4M')
+if qemu('bitmap', '--add', 'bm.qcow2', 'b0')[0] == 0:
+    kv('convert', '-O', 'raw', 'bm.qcow2', 'bm.raw')
+    a = kv('check', 'bm.qcow2')
+    t.ok(not a[0] and 'b0' in qemu('info', 'bm.qcow2')[1], 'bitmaps stay when nothing is written', a)
+    a = kv('bench', '-f', 'qcow2', '-w', '-c', '1', 'bm.qcow2')
+    b = qemu('check', 'bm.qcow2')
+    t.ok(not a[0] and 'b0' not in qemu('info', 'bm.qcow2')[1] and b[0] in (0, 3),
+         'and are gone after a write', f'{a}\n{b}')
+    t.ok(not kv('check', '-r', 'all', 'bm.qcow2')[0] and not qemu('check', 'bm.qcow2')[0],
+         'their space is repaired')
+
 # leaks and errors: the statuses of check, and both repair them
 for name, at, value, status in (('leak', rb + 2 * (len(good) // 65536 + 20), 1, 3),
                                 ('error', rb + 2 * (l2 // 65536), 0, 2)):

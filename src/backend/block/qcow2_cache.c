@@ -132,27 +132,20 @@ int q2_cache_get_co(struct q2_cache *c, uint64_t off, struct q2_slice **out)
 			task_co_queue(&c->wait);
 			continue;
 		}
-		if (c->n_dirty > c->max / 2) {
-			r = q2_commit_co(c->s, true);
-			if (r < 0)
-				return r;
-			continue; /* it may have come meanwhile */
-		}
-		sl = cache_take(c);
+		sl = c->n_dirty > c->max / 2 ? NULL : cache_take(c);
 		if (sl)
 			break;
-		if (c->n == 0)
+		if (!c->n)
 			return -ENOMEM;
-		/* all are being loaded or committed: that ends */
+		if (!c->n_dirty) {
+			/* all are being loaded or committed by others, which ends */
+			task_co_queue(&c->wait);
+			continue;
+		}
 		r = q2_commit_co(c->s, true);
 		if (r < 0)
 			return r;
-		if (cache_find(c, off))
-			continue;
-		sl = cache_take(c);
-		if (sl)
-			break;
-		task_co_queue(&c->wait);
+		/* it may have come meanwhile */
 	}
 	sl->off = off;
 	sl->loading = true;

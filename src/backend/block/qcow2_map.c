@@ -262,6 +262,7 @@ static int l2_new_co(struct qcow2 *s, uint64_t l1i)
 		q2_free_unused(s, off, s->cluster_size);
 		return r;
 	}
+	q2_cache_drop(&s->l2c, off, s->cluster_size); /* of what was there before */
 	s->l1[l1i] = off | ENTRY_COPIED;
 	if (!s->l1_dirty[l1i]) {
 		s->l1_dirty[l1i] = 1;
