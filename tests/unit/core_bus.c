@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -284,12 +286,75 @@ static void irq_shared(void **state)
 	assert_int_equal(w.calls, 7);
 }
 
+static uint64_t rang(int fd)
+{
+	uint64_t n = 0;
+
+	return read(fd, &n, sizeof(n)) == sizeof(n) ? n : 0;
+}
+
+/* Doorbells: by address, length and value; the device sees what no bell takes. */
+static void bus_doorbells(void **state)
+{
+	struct bus *b = bus_new(NULL);
+	struct probe p = probe_of(b, "p");
+	int fd = eventfd(0, EFD_NONBLOCK), fd2 = eventfd(0, EFD_NONBLOCK);
+	struct doorbell d = {
+		.space = BUS_MEM, .addr = 0x1010, .len = 4, .match = true, .value = 7, .fd = fd
+	};
+	struct doorbell all = { .space = BUS_MEM, .addr = 0x1020, .fd = fd2 };
+	struct doorbell port = { .space = BUS_IO, .addr = 0x10, .len = 2, .fd = fd2 };
+	struct err e = { 0 };
+
+	assert_int_equal(bus_claim_mem(&p.dev, 0x1000, 64, &any, NULL), 0);
+	assert_int_equal(bus_doorbell_add(b, &d, NULL), 0);
+	assert_int_equal(bus_doorbell_add(b, &all, NULL), 0);
+	assert_int_equal(bus_doorbell_add(b, &port, NULL), 0);
+	assert_int_equal(bus_doorbell_add(b, &d, &e), -EEXIST);
+	d.value = 9;
+	assert_int_equal(bus_doorbell_add(b, &d, NULL), 0);
+
+	bus_mem_write(b, 0x1010, 7, 4);
+	bus_mem_write(b, 0x1010, 9, 4);
+	assert_int_equal(rang(fd), 2);
+	assert_string_equal(p.log, "");
+	bus_mem_write(b, 0x1010, 8, 4);                  /* another value */
+	bus_mem_write(b, 0x1010, 7, 2);                  /* another length */
+	bus_mem_write(b, 0x1014, 7, 4);                  /* another place */
+	bus_io_write(b, 0x1010, 7, 4);                   /* another space */
+	assert_int_equal(bus_mem_read(b, 0x1010, 4), 7); /* reads do not ring */
+	assert_int_equal(rang(fd), 0);
+	assert_string_equal(p.log, "w16:4 w16:2 w20:4 r16:4 ");
+	for (unsigned n = 1; n <= 8; n *= 2)
+		bus_mem_write(b, 0x1020, n, n);
+	assert_int_equal(rang(fd2), 4);
+	bus_io_write(b, 0x10, 1, 2);
+	bus_io_write(b, 0x10, 1, 1);
+	assert_int_equal(rang(fd2), 1);
+	/* a full counter still takes the write */
+	for (uint64_t full = UINT64_MAX - 1; write(fd2, &full, 8) < 0;)
+		;
+	bus_mem_write(b, 0x1020, 1, 1);
+	assert_string_equal(p.log, "w16:4 w16:2 w20:4 r16:4 ");
+	/* taken away: only the one meant */
+	d.value = 7;
+	bus_doorbell_del(b, &d);
+	bus_doorbell_del(b, &d);
+	bus_mem_write(b, 0x1010, 7, 4);
+	bus_mem_write(b, 0x1010, 9, 4);
+	assert_int_equal(rang(fd), 1);
+	bus_free(b);
+	close(fd);
+	close(fd2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bus_pieces),  cmocka_unit_test(bus_nobody_there),
 		cmocka_unit_test(bus_overlap), cmocka_unit_test(bus_rep),
-		cmocka_unit_test(bus_threads), cmocka_unit_test(irq_shared),
+		cmocka_unit_test(bus_threads), cmocka_unit_test(bus_doorbells),
+		cmocka_unit_test(irq_shared),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

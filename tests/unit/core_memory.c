@@ -217,12 +217,45 @@ static void memory_backings(void **state)
 	unlink(path);
 }
 
+/* Pages that are given back read as zeroes, and nothing around them changes. */
+static void memory_discard(void **state)
+{
+	struct gmem *gm = gmem_new();
+	struct gmem_opts priv = { .private_map = true };
+	struct watch w = WATCH();
+	uint8_t v;
+
+	assert_int_equal(gmem_add_pc_ram(gm, 8 * MIB, 4 * MIB, &plain, NULL), 0);
+	assert_int_equal(gmem_add_rom(gm, "rom", 16 * MIB, 4096, "x", 1, NULL), 0);
+	assert_int_equal(gmem_add_ram(gm, "private", 32 * MIB, MIB, &priv, NULL), 0);
+	assert_int_equal(gmem_fill(gm, 0, 0x11, 4 * MIB), 0);
+	assert_int_equal(gmem_listen(gm, &w.l, NULL), 0);
+	assert_int_equal(gmem_discard(gm, 8192, 12288), 0);
+	assert_int_equal(w.gpa, 8192);
+	assert_int_equal(w.len, 12288);
+	for (gpa_t at = 0; at < 8 * 4096; at += 512) {
+		assert_int_equal(gmem_ld8(gm, at, &v), 0);
+		assert_int_equal(v, at >= 8192 && at < 20480 ? 0 : 0x11);
+	}
+	assert_int_equal(gmem_discard(gm, 8192, 100), -EINVAL);
+	assert_int_equal(gmem_discard(gm, 100, 4096), -EINVAL);
+	assert_int_equal(gmem_discard(gm, 16 * MIB, 4096), -EFAULT);
+	assert_int_equal(gmem_discard(gm, 4 * MIB - 4096, 8192), -EFAULT);
+	assert_int_equal(gmem_ld8(gm, 4 * MIB - 1, &v), 0);
+	assert_int_equal(v, 0); /* what comes before the bad byte went */
+	assert_int_equal(gmem_discard(gm, UINT64_MAX & ~4095ull, 4096), -EFAULT);
+	assert_int_equal(gmem_discard(gm, 32 * MIB, 4096), -ENOTSUP);
+	assert_int_equal(gmem_discard(gm, 0, 0), 0);
+	gmem_unlisten(gm, &w.l);
+	gmem_free(gm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(memory_hole),     cmocka_unit_test(memory_bounds),
 		cmocka_unit_test(memory_errors),   cmocka_unit_test(memory_rom_and_listeners),
-		cmocka_unit_test(memory_backings),
+		cmocka_unit_test(memory_backings), cmocka_unit_test(memory_discard),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
