@@ -159,7 +159,7 @@ class Runs:
         heads = ['Kvasir', 'QEMU TCG', 'times']
         rows = [[f'{name}, {b}', *self.row((key, b), lambda x: f'{x:.1f} s', True)] for b in boards
                 for name, key in (('login prompt', 'boot'), ('its processor time', 'cpu'))]
-XX, *heads], rows) + '\n\n'
+        text += vb.table(['from start to', *heads], rows) + '\n\n'
         if 'disk' in o.only:
             rows = [[name, c, b, *self.row(('disk', b, c, name), lambda x, seq=name.startswith('1-MiB'):
                                            f'{x:.0f} MiB/s' if seq else f'{x:.0f} /s')]
