@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -172,6 +173,36 @@ static void test_last_words(void **state)
 	/* and one without last words is gone at once */
 	close(fd);
 	until(b, b->fe.closed == 3);
+	chardev_free(c);
+}
+
+/* Out of descriptors the listener is left alone for a moment, and the peer gets in later. */
+static void test_no_descriptors(void **state)
+{
+	struct bench *b = *state;
+	char text[200], path[128];
+	struct rlimit was, now;
+	struct chardev *c;
+	int fd, spare;
+
+	snprintf(path, sizeof(path), "%s", bench_path(b, "s"));
+	snprintf(text, sizeof(text), "unix:%s,server=on,wait=off", path);
+	c = make(b, text);
+	attach(c, &b->fe);
+	fd = unix_connect(path);
+	spare = dup(fd);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	now = (struct rlimit){ (rlim_t)spare + 1, was.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &now), 0);
+	for (int i = 0; i < 50; i++)
+		loop_step(b->loop, false);
+	assert_false(loop_step(b->loop, false)); /* does not spin */
+	assert_int_equal(b->fe.opened, 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+	close(spare);
+	until(b, b->fe.opened == 1);
+	close(fd);
+	until(b, b->fe.closed == 1);
 	chardev_free(c);
 }
 
@@ -490,9 +521,10 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, bench_setup, bench_teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_unix_server), T(test_last_words), T(test_tcp_server), T(test_tcp_ports),
-		T(test_ipv6),        T(test_client),     T(test_reconnect),  T(test_fd),
-		T(test_abstract),    T(test_telnet),     T(test_wait),
+		T(test_no_descriptors), T(test_unix_server), T(test_last_words),
+		T(test_tcp_server),     T(test_tcp_ports),   T(test_ipv6),
+		T(test_client),         T(test_reconnect),   T(test_fd),
+		T(test_abstract),       T(test_telnet),      T(test_wait),
 	};
 
 	return cmocka_run_group_tests_name("char_socket", tests, NULL, NULL);

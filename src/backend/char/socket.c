@@ -137,8 +137,14 @@ static void sock_accept(struct sock *k, int listener)
 {
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd < 0)
-		return; /* gone again, or out of descriptors */
+	if (fd < 0) {
+		/* Gone again; or out of descriptors or memory: it would be told again at once. */
+		if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
+			sock_listen_on(k, false);
+			tick_arm(&k->tick, 1000);
+		}
+		return;
+	}
 	if (stream_is_open(&k->s)) {
 		if (!k->s.hup) {
 			close(fd);
@@ -147,6 +153,14 @@ static void sock_accept(struct sock *k, int listener)
 		sock_lost(k);
 	}
 	(void)!sock_peer(k, fd, NULL);
+}
+
+static void sock_relisten(void *opaque)
+{
+	struct sock *k = opaque;
+
+	if (!stream_is_open(&k->s) || k->s.hup)
+		sock_listen_on(k, true);
 }
 
 /* Which one does not matter: accept4 on the others gives EAGAIN. */
@@ -164,6 +178,9 @@ static int sock_listener(struct sock *k, int fd, struct err *e)
 {
 	struct loop_fd *f = &k->listener[k->listeners];
 	int r;
+
+	tick_arm(&k->tick, 0); /* has its descriptor now, and not when there are none left */
+	tick_stop(&k->tick);
 
 	*f = (struct loop_fd){ .fn = sock_acceptable, .opaque = k, .fd = fd, .slot = -1 };
 	r = loop_fd_add(k->c.loop, f, LOOP_IN, e);
@@ -317,8 +334,11 @@ static size_t sock_write_telnet(struct sock *k, const uint8_t *buf, size_t len, 
 	size_t done = 0;
 
 	while (done < len) {
-		const uint8_t *at = memchr(buf + done, TELNET_IAC, len - done);
-		size_t span = at ? (size_t)(at - buf) - done : len - done, n;
+		size_t span = MIN(len - done, (size_t)CHARDEV_QUEUE), n; /* not all of gigabytes */
+		const uint8_t *at = memchr(buf + done, TELNET_IAC, span);
+
+		if (at)
+			span = (size_t)(at - buf) - done;
 
 		n = span ? stream_write(&k->s, buf + done, span, force) : 0;
 		done += n;
@@ -469,7 +489,7 @@ struct chardev *chardev_socket_new(struct loop *l, const char *id, const struct 
 	}
 	chardev_init(&k->c, &sock_ops, l, id);
 	stream_init(&k->s, &k->c, &sock_stream);
-	tick_init(&k->tick, l, sock_connect, k);
+	tick_init(&k->tick, l, o->server > 0 ? sock_relisten : sock_connect, k);
 	k->connecting = (struct loop_fd){ .fn = sock_connected, .opaque = k, .fd = -1, .slot = -1 };
 	k->c.open = false;
 	k->host = sock_copy(o->host);

@@ -7,15 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/bits.h"
 #include "base/log.h"
 
 enum {
-	STREAM_CHUNK = 16384, /* read at once */
-	STREAM_DIRECT = 64,   /* a write of so many bytes does not wait for company */
-	STREAM_WAIT_MS = 2000 /* without progress */
+	STREAM_CHUNK = 16384,  /* read at once */
+	STREAM_DIRECT = 64,    /* a write of so many bytes does not wait for company */
+	STREAM_WAIT_MS = 2000, /* for progress */
+	STREAM_FLUSH_S = 10,   /* in all: a peer may read a byte now and then */
 };
 
 static void stream_events(struct stream *s)
@@ -291,12 +293,16 @@ void stream_update(struct stream *s)
 
 void stream_flush(struct stream *s)
 {
+	struct timespec start, now;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
 	while (s->fd.fd >= 0 && s->n) {
 		struct pollfd p = { .fd = s->out_fd, .events = POLLOUT };
 		int r;
 
 		stream_push(s);
-		if (!s->n)
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		if (!s->n || now.tv_sec - start.tv_sec > STREAM_FLUSH_S)
 			break;
 		r = poll(&p, 1, STREAM_WAIT_MS);
 		if (!r || (r < 0 && errno != EINTR))

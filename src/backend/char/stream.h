@@ -67,5 +67,5 @@ void stream_drop(struct stream *s);
 /* Look at the frontend's room again. */
 void stream_update(struct stream *s);
 
-/* Wait until all is written, or nothing has moved for two seconds. */
+/* Wait until all is written, or nothing has moved for two seconds, or the peer is too slow. */
 void stream_flush(struct stream *s);

@@ -14,7 +14,11 @@
 #include "backend/char/opts.h"
 #include "base/bits.h"
 
-enum { UDP_IN = 65536, UDP_OUT = 1400 }; /* out: fits into an Ethernet frame */
+enum {
+	UDP_IN = 65536,
+	UDP_OUT = 1400,   /* fits into an Ethernet frame */
+	UDP_TURN = 65536, /* bytes sent at once: a guest may name gigabytes */
+};
 
 struct udp {
 	struct chardev c;
@@ -39,6 +43,10 @@ static size_t udp_write(struct chardev *c, const uint8_t *buf, size_t len, bool 
 {
 	struct udp *u = container_of(c, struct udp, c);
 
+	if (len > UDP_TURN) {
+		len = UDP_TURN; /* the rest in the next turn; when forced, it is lost like any */
+		chardev_fe_writable(c);
+	}
 	for (size_t done = 0, n; done < len; done += n) {
 		n = MIN(len - done, UDP_OUT - u->out_n);
 		memcpy(u->out + u->out_n, buf + done, n);
