@@ -90,7 +90,7 @@ class Runs:
         if vmm == 'Kvasir' and o.accel:
             options += ['-accel', o.accel]
         name = 'microvm,acpi=on,rtc=on' if board == 'microvm' and vmm != 'Kvasir' else board
-        m = installed.Machine(binary, self.folder, disk, *options, board=name)
+        m = installed.Machine(binary, self.folder, disk, *options, board=name, boot_limit=400)
         try:
             self.add(vmm, ('boot', board), m.login())
             self.add(vmm, ('cpu', board), m.cpu())
