@@ -38,6 +38,7 @@ static void cache_clear_ibtc(struct vcpu *v)
 {
 	memset(v->jit.ibtc, 0, sizeof(v->jit.ibtc));
 	memset(v->jit.ctlb, 0, sizeof(v->jit.ctlb));
+	memset(v->jit.places, 0, JIT_PLACES * sizeof(*v->jit.places));
 }
 
 static void cache_renew(struct vcpu *v);
@@ -327,9 +328,11 @@ static void cache_ibtc_add(struct vcpu *v, struct jit_block *b, gva_t la)
 
 	v->jitp->stat.ibtc_fills += x->tag != tag;
 	*x = (struct jit_ibtc_entry){ tag, code, slide, link, 0 };
+	if (jit_kernel_placed(b->ctx, la))
+		*jit_place(v, tag) = (struct jit_place){ tag, code };
 	if (!b->slides)
 		return;
-	v->jit.places[jit_place_index(b->host)] = (struct jit_place){ b->host, code };
+	*jit_place(v, (uintptr_t)b->host) = (struct jit_place){ (uintptr_t)b->host, code };
 	v->jit.ctlb[(la >> PAGE_SHIFT) & (JIT_CTLB_SIZE - 1)] =
 		(struct jit_ctlb_entry){ (la & PAGE_MASK) ^ token, (uintptr_t)b->host - la, slide,
 					 link, 0 };
@@ -337,7 +340,8 @@ static void cache_ibtc_add(struct vcpu *v, struct jit_block *b, gva_t la)
 
 static void cache_unplace(struct vcpu *v, const struct jit_block *b)
 {
-	struct jit_place *p = &v->jit.places[jit_place_index(b->host)];
+	struct jit_place *p =
+		jit_place(v, b->slides ? (uintptr_t)b->host : b->la ^ v->jit.token[b->ctx]);
 
 	if (p->code == v->jitp->rx + b->entry_mem)
 		*p = (struct jit_place){ 0 };
@@ -437,15 +441,14 @@ void jit_flush(struct vcpu *v)
 	if (j->meta_used) {
 		memset(j->hash, 0, sizeof(j->hash));
 		memset(j->pages, 0, sizeof(j->pages));
+		memset(j->vpages, 0, sizeof(j->vpages));
+		cache_clear_ibtc(v);
 	}
-	memset(j->vpages, 0, sizeof(j->vpages));
-	memset(v->jit.places, 0, JIT_PLACES * sizeof(*v->jit.places));
 	j->used = j->glue_end;
 	j->meta_used = 0;
 	j->ndescs = 0;
 	j->pending = NULL;
 	jit_trace_abort(j);
-	cache_clear_ibtc(v);
 	jit_new_context(v);
 	j->stat.flushes++;
 }

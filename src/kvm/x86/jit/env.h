@@ -39,11 +39,14 @@ struct jit_ctlb_entry {
 	uint32_t link;
 	uint32_t spare;
 };
-/* Where code that slides is, by host address of the guest's; any address space. */
+/*
+ * Where code is that slides, by host address of the guest's, in any address space; and the
+ * kernel's, which user code soon takes out of ibtc, by its tag there. Bit 63 tells the two apart.
+ */
 #define JIT_PLACE_BITS 16
 #define JIT_PLACES     (1u << JIT_PLACE_BITS)
 struct jit_place {
-	const uint8_t *host;
+	uint64_t key; /* 0: free */
 	void *code;
 };
 #define JIT_SAMPLE \

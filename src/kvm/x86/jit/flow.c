@@ -236,10 +236,10 @@ void trans_jump_s0(struct trans *t, int32_t pop, size_t miss[2])
 void trans_jump_missed(struct trans *t, int32_t pop, const size_t miss[2])
 {
 	asm_fix(&t->e, miss[1]);
-	if (t->ctx == TLB_USER) {
+	if (t->ctx < JIT_CTXS) { /* as jit_ibtc_second */
 		if (pop)
 			trans_lea_rsp(t, pop);
-		jit_ibtc_second(t->j, &t->e);
+		jit_ibtc_second(t->j, &t->e, t->ctx);
 		if (pop)
 			trans_lea_rsp(t, -pop);
 	}

@@ -244,33 +244,10 @@ static void glue_ibtc_at(struct emit *e)
 	asm_shift(e, 4, false, S1, 5);
 }
 
-/*
- * User code: the linear address ^ token in S0 is not in ibtc; look it up as jit_lookup does. Not
- * known: to the address in S1, with S0 as it was. Places of registers in struct vcpu are free while
- * they are in the host's.
- */
-static uint64_t glue_place(struct emit *e)
+/* S1 = where rcx's place is, or jump: returns that for asm_fix. */
+static size_t glue_find_place(struct emit *e)
 {
-	uint32_t token = (uint32_t)offsetof(struct vcpu, jit.token) + 8 * TLB_USER;
-	uint64_t at = asm_here(e);
-	size_t miss[2];
-
-	asm_st(e, S1, JIT_OFF(jit.tmp3));
-	asm_st(e, H_RAX, JIT_OFF_R(REG_RAX));
-	asm_st(e, H_RCX, JIT_OFF_R(REG_RCX));
-	asm_gs(e, 0x33, true, S0, token);
-	asm_rr(e, 0x8b, false, H_RAX, S0);
-	asm_shift(e, 5, false, H_RAX, PAGE_SHIFT);
-	asm_ri(e, 4, false, H_RAX, JIT_CTLB_SIZE - 1);
-	asm_shift(e, 4, false, H_RAX, 5);
-	asm_mov(e, H_RCX, S0);
-	asm_ri(e, 4, true, H_RCX, -(int32_t)PAGE_SIZE);
-	asm_gs(e, 0x33, true, H_RCX, token);
-	asm_gs_base(e, 0x3b, true, H_RCX, H_RAX, GLUE_CTLB(tag));
-	miss[0] = asm_jump_fwd(e, CC_NE);
-	asm_gs_base(e, 0x8b, true, H_RCX, H_RAX, GLUE_CTLB(delta));
-	asm_rr(e, 0x03, true, H_RCX, S0);
-	asm_mov(e, S1, H_RCX); /* jit_place_index */
+	asm_mov(e, S1, H_RCX); /* as jit_place does */
 	asm_shift(e, 5, true, S1, 14);
 	asm_rr(e, 0x33, false, S1, H_RCX);
 	asm_ri(e, 4, false, S1, JIT_PLACES - 1);
@@ -283,26 +260,68 @@ static uint64_t glue_place(struct emit *e)
 				      .w = true,
 				      .reg = H_RCX,
 				      .rm = S1 });
-	miss[1] = asm_jump_fwd(e, CC_NE);
+	return asm_jump_fwd(e, CC_NE);
+}
+
+/*
+ * The linear address ^ token in S0 is not in ibtc; look it up as jit_lookup does. Not known: to the
+ * address in S1, with S0 as it was. Places of registers in struct vcpu are free while they are in
+ * the host's.
+ */
+static uint64_t glue_place(struct emit *e, bool user)
+{
+	uint32_t token = (uint32_t)offsetof(struct vcpu, jit.token) + 8 * TLB_USER;
+	uint64_t at = asm_here(e);
+	size_t miss[2] = { 0 };
+
+	asm_st(e, S1, JIT_OFF(jit.tmp3));
+	asm_st(e, H_RAX, JIT_OFF_R(REG_RAX));
+	asm_st(e, H_RCX, JIT_OFF_R(REG_RCX));
+	if (user) {
+		asm_gs(e, 0x33, true, S0, token);
+		asm_rr(e, 0x8b, false, H_RAX, S0);
+		asm_shift(e, 5, false, H_RAX, PAGE_SHIFT);
+		asm_ri(e, 4, false, H_RAX, JIT_CTLB_SIZE - 1);
+		asm_shift(e, 4, false, H_RAX, 5);
+		asm_mov(e, H_RCX, S0);
+		asm_ri(e, 4, true, H_RCX, -(int32_t)PAGE_SIZE);
+		asm_gs(e, 0x33, true, H_RCX, token);
+		asm_gs_base(e, 0x3b, true, H_RCX, H_RAX, GLUE_CTLB(tag));
+		miss[0] = asm_jump_fwd(e, CC_NE);
+		asm_gs_base(e, 0x8b, true, H_RCX, H_RAX, GLUE_CTLB(delta));
+		asm_rr(e, 0x03, true, H_RCX, S0);
+	} else {
+		asm_mov(e, H_RCX, S0);
+	}
+	miss[1] = glue_find_place(e);
 	emit_mov_load(e, 8, S1, S1, offsetof(struct jit_place, code));
 	asm_st(e, S1, JIT_OFF(jit.tmp));
-	asm_gs(e, 0x33, true, S0, token);
+	if (user)
+		asm_gs(e, 0x33, true, S0, token);
 	glue_ibtc_at(e);
 	asm_gs_base(e, 0x89, true, S0, S1, GLUE_IBTC(tag));
-	asm_gs_base(e, 0x8b, true, H_RCX, H_RAX, GLUE_CTLB(slide));
-	asm_st(e, H_RCX, JIT_OFF(jit.slide));
+	if (user) {
+		asm_gs_base(e, 0x8b, true, H_RCX, H_RAX, GLUE_CTLB(slide));
+		asm_st(e, H_RCX, JIT_OFF(jit.slide));
+	} else {
+		asm_const(e, H_RCX, 0);
+	}
 	asm_gs_base(e, 0x89, true, H_RCX, S1, GLUE_IBTC(slide));
-	asm_gs_base(e, 0x8b, false, H_RCX, H_RAX, GLUE_CTLB(link));
-	asm_gs(e, 0x89, false, H_RCX, (uint32_t)offsetof(struct vcpu, jit.link[TLB_USER]));
+	if (user) {
+		asm_gs_base(e, 0x8b, false, H_RCX, H_RAX, GLUE_CTLB(link));
+		asm_gs(e, 0x89, false, H_RCX, (uint32_t)offsetof(struct vcpu, jit.link[TLB_USER]));
+	}
 	asm_gs_base(e, 0x89, false, H_RCX, S1, GLUE_IBTC(link));
 	asm_ld(e, S0, JIT_OFF(jit.tmp));
 	asm_gs_base(e, 0x89, true, S0, S1, GLUE_IBTC(code));
 	asm_ld(e, H_RAX, JIT_OFF_R(REG_RAX));
 	asm_ld(e, H_RCX, JIT_OFF_R(REG_RCX));
 	asm_rr(e, 0xff, false, 4, S0); /* jmp S0 */
-	asm_fix(e, miss[0]);
+	if (user)
+		asm_fix(e, miss[0]);
 	asm_fix(e, miss[1]);
-	asm_gs(e, 0x33, true, S0, token);
+	if (user)
+		asm_gs(e, 0x33, true, S0, token);
 	asm_ld(e, H_RAX, JIT_OFF_R(REG_RAX));
 	asm_ld(e, H_RCX, JIT_OFF_R(REG_RCX));
 	asm_gs(e, 0xff, false, 4, JIT_OFF(jit.tmp3));
@@ -322,11 +341,13 @@ void jit_ibtc_go(struct emit *e, unsigned ctx, int32_t pop)
 	asm_gs_base(e, 0xff, false, 4, S1, GLUE_IBTC(code)); /* jmp gs:[S1 + code] */
 }
 
-void jit_ibtc_second(const struct jit *j, struct emit *e)
+void jit_ibtc_second(const struct jit *j, struct emit *e, unsigned ctx)
 {
+	if (ctx >= JIT_CTXS) /* 32-bit code */
+		return;
 	/* lea S1, [rip + 5]: what follows the jump */
 	emit_bytes(e, "\x4c\x8d\x1d\x05\x00\x00\x00", 7);
-	asm_jmp(e, j->g_place);
+	asm_jmp(e, ctx == TLB_USER ? j->g_place : j->g_place_kernel);
 }
 
 /*
@@ -348,8 +369,7 @@ static void glue_ibtc(const struct jit *j, struct emit *e, unsigned ctx)
 	miss = asm_jump_fwd(e, CC_NE);
 	jit_ibtc_go(e, ctx, 0);
 	asm_fix(e, miss);
-	if (ctx == TLB_USER)
-		jit_ibtc_second(j, e);
+	jit_ibtc_second(j, e, ctx);
 	asm_gs(e, 0x33, true, S0, token);
 	if (leave)
 		asm_fix(e, leave);
@@ -428,7 +448,9 @@ void jit_glue(struct jit *j, struct emit *e)
 	glue_leave(e);
 
 	emit_align(e, 16);
-	j->g_place = glue_place(e);
+	j->g_place = glue_place(e, true);
+	emit_align(e, 16);
+	j->g_place_kernel = glue_place(e, false);
 	for (unsigned c = 0; c < JIT_CODE_CTXS; c++) {
 		emit_align(e, 16);
 		j->g_other[c] = glue_other(j, e, c);

@@ -138,8 +138,8 @@ struct jit {
 	/* glue, as addresses in rx */
 	uint64_t g_enter, g_exit, g_exec, g_exec_end, g_vec;
 	uint64_t g_hot[JIT_HOTS], g_unlinked;
-	uint64_t
-		g_place; /* user's S0: address ^ token; go there by ctlb, or to the address in S1 */
+	/* S0: address ^ token; go there by ctlb and places, or to the address in S1 */
+	uint64_t g_place, g_place_kernel;
 	uint64_t g_lean[JIT_LEANS];
 	uint64_t g_exec_x87, g_x87;      /* g_exec in blocks with x87; entry of such a block */
 	uint64_t g_other[JIT_CODE_CTXS]; /* go by ibtc to where a link leads, or leave */
@@ -207,9 +207,15 @@ static inline bool jit_slides(unsigned ctx, gva_t la)
 	return ctx == TLB_USER && la < 0x7fff00000000;
 }
 
-static inline unsigned jit_place_index(const uint8_t *host)
+/* Does 64-bit code of the kernel at la have places? */
+static inline bool jit_kernel_placed(unsigned ctx, gva_t la)
 {
-	return (unsigned)((uintptr_t)host ^ (uintptr_t)host >> 14) & (JIT_PLACES - 1);
+	return ctx != TLB_USER && ctx < JIT_CTXS && la >> 63;
+}
+
+static inline struct jit_place *jit_place(struct vcpu *v, uint64_t key)
+{
+	return &v->jit.places[(key ^ key >> 14) & (JIT_PLACES - 1)];
 }
 
 /* The entry of ibtc for la, brought there if it is known; NULL: it is not. */
@@ -222,12 +228,17 @@ static inline const struct jit_ibtc_entry *jit_lookup(struct vcpu *v, gva_t la, 
 
 	if (x->tag == tag)
 		return x;
-	if (ctx != TLB_USER || c->tag != page)
+	if (ctx == TLB_USER) {
+		p = jit_place(v, la + c->delta);
+		if (c->tag != page || p->key != la + c->delta)
+			return NULL;
+		*x = (struct jit_ibtc_entry){ tag, p->code, c->slide, c->link, 0 };
+		return x;
+	}
+	p = jit_place(v, tag);
+	if (!jit_kernel_placed(ctx, la) || p->key != tag)
 		return NULL;
-	p = &v->jit.places[jit_place_index((const uint8_t *)(uintptr_t)(la + c->delta))];
-	if ((uintptr_t)p->host != la + c->delta)
-		return NULL;
-	*x = (struct jit_ibtc_entry){ tag, p->code, c->slide, c->link, 0 };
+	*x = (struct jit_ibtc_entry){ tag, p->code, 0, 0, 0 };
 	return x;
 }
 /* What has to be so when code in an entry for a context runs. */
@@ -243,9 +254,9 @@ void jit_glue(struct jit *j, struct emit *e);
 void jit_enter(struct vcpu *v, uint64_t code);
 /* Code: go where ibtc's entry at S1 says, with pop added to rSP. Uses S0. */
 void jit_ibtc_go(struct emit *e, unsigned ctx, int32_t pop);
-/* Code: the user's target in S0 (^ token) is not in ibtc: look it up. Goes on if it is not known.
+/* Code: the target in S0 (^ token) is not in ibtc: look it up. Goes on if it is not known.
  */
-void jit_ibtc_second(const struct jit *j, struct emit *e);
+void jit_ibtc_second(const struct jit *j, struct emit *e, unsigned ctx);
 /* Called from generated code; see glue.c. */
 uint64_t jit_call_exec(struct vcpu *v, uint32_t desc);
 uint64_t jit_call_exec_end(struct vcpu *v, uint32_t desc);

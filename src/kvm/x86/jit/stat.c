@@ -185,6 +185,7 @@ unsigned jit_glue_names(const struct jit *j, struct jit_glue_name out[JIT_GLUE_N
 		{ j->g_enter, 0, "enter", false },
 		{ j->g_exit, 0, "exit", false },
 		{ j->g_place, 0, "find-place", false },
+		{ j->g_place_kernel, 0, "find-place-kernel", false },
 		{ j->g_other[TLB_USER], 0, "indirect-user", true },
 		{ j->g_other[TLB_KERNEL], 0, "indirect-kernel", true },
 		{ j->g_other[TLB_KERNEL_AC], 0, "indirect-kernel-ac", true },

@@ -8,8 +8,8 @@
  * Threads:    the vCPU's own but where said.
  */
 #pragma once
-#include <stddef.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/bits.h"
