@@ -16,6 +16,7 @@ KNOWN = [
     'on the kernel command line',
     'hrtimer: interrupt took',  # a loaded host; a guest slowed down by check=on
     'clocksource: timekeeping watchdog on CPU',  # a loaded host
+    'clocksource: Long readout interval',  # the same
     'clocksource: +\'',
     'kvasir-status',
     'ACPI: MPS support code is not built-in',  # Debian's kernels with acpi=off
