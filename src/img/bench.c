@@ -120,7 +120,7 @@ static int bench_number(const char *what, const char *arg, uint64_t min, uint64_
 
 int img_bench(struct img *im, int argc, char **argv)
 {
-	enum { OPT_FLUSH = 256, OPT_PATTERN, OPT_NO_DRAIN, OPT_NOT };
+	enum { OPT_FLUSH = OPT_OTHER, OPT_PATTERN, OPT_NO_DRAIN };
 	static const struct option longs[] = { { "flush-interval", required_argument, NULL,
 						 OPT_FLUSH },
 					       { "pattern", required_argument, NULL, OPT_PATTERN },

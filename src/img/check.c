@@ -68,7 +68,6 @@ static void check_json(const struct qcow2_check *c, const char *filename)
 
 int img_check(struct img *im, int argc, char **argv)
 {
-	enum { OPT_OUTPUT = 256, OPT_NOT };
 	static const struct option longs[] = { { "output", required_argument, NULL, OPT_OUTPUT },
 					       { "repair", required_argument, NULL, 'r' },
 					       { "force-share", no_argument, NULL, 'U' },
@@ -104,10 +103,8 @@ int img_check(struct img *im, int argc, char **argv)
 				return img_fail("Invalid source cache option: %s", optarg);
 			break;
 		case OPT_OUTPUT:
-			is_json = !strcmp(optarg, "json");
-			if (!is_json && strcmp(optarg, "human"))
-				return img_fail("--output must be used with human or json as "
-						"argument.");
+			if (img_output(optarg, &is_json))
+				return 1;
 			break;
 		case OPT_NOT: return img_fail("--object and --image-opts are not supported");
 		default:

@@ -346,7 +346,7 @@ static int convert_open_target_co(struct convert *c, const struct convert_args *
 
 int img_convert(struct img *im, int argc, char **argv)
 {
-	enum { OPT_NOT = 256, OPT_ZERO };
+	enum { OPT_ZERO = OPT_OTHER };
 	static const struct option longs[] = { { "force-share", no_argument, NULL, 'U' },
 					       { "target-is-zero", no_argument, NULL, OPT_ZERO },
 					       { "object", required_argument, NULL, OPT_NOT },

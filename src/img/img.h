@@ -35,6 +35,19 @@ int img_measure(struct img *im, int argc, char **argv);
 int img_rebase(struct img *im, int argc, char **argv);
 int img_commit(struct img *im, int argc, char **argv);
 
+/* ---- Options that several commands have ------------------------------------------------------ */
+
+enum { OPT_OUTPUT = 256, OPT_NOT, OPT_OTHER };
+#define OPTS_COMMON \
+	{ "output", required_argument, NULL, OPT_OUTPUT }, \
+		{ "force-share", no_argument, NULL, 'U' }, \
+		{ "object", required_argument, NULL, OPT_NOT }, \
+	{ \
+		"image-opts", no_argument, NULL, OPT_NOT \
+	}
+/* --output=human|json. 0, or a status after printing. */
+int img_output(const char *arg, bool *is_json);
+
 /* ---- Helpers --------------------------------------------------------------------------------- */
 
 /* "kvasir-img: TEXT" on standard error; returns 1, a command's status. */

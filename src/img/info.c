@@ -204,12 +204,12 @@ static void layer_close_co(struct layer *l)
 
 int img_info(struct img *im, int argc, char **argv)
 {
-	enum { OPT_OUTPUT = 256, OPT_CHAIN, OPT_OBJECT, OPT_IMAGE_OPTS };
+	enum { OPT_CHAIN = OPT_OTHER };
 	static const struct option longs[] = { { "output", required_argument, NULL, OPT_OUTPUT },
 					       { "backing-chain", no_argument, NULL, OPT_CHAIN },
 					       { "force-share", no_argument, NULL, 'U' },
-					       { "object", required_argument, NULL, OPT_OBJECT },
-					       { "image-opts", no_argument, NULL, OPT_IMAGE_OPTS },
+					       { "object", required_argument, NULL, OPT_NOT },
+					       { "image-opts", no_argument, NULL, OPT_NOT },
 					       { 0 } };
 	const char *format = NULL;
 	bool chain = false, is_json = false, share = false;
@@ -223,13 +223,10 @@ int img_info(struct img *im, int argc, char **argv)
 		case 'U': share = true; break;
 		case OPT_CHAIN: chain = true; break;
 		case OPT_OUTPUT:
-			is_json = !strcmp(optarg, "json");
-			if (!is_json && strcmp(optarg, "human"))
-				return img_fail("--output must be used with human or json as "
-						"argument.");
+			if (img_output(optarg, &is_json))
+				return 1;
 			break;
-		case OPT_OBJECT:
-		case OPT_IMAGE_OPTS: return img_fail("--object and --image-opts are not supported");
+		case OPT_NOT: return img_fail("--object and --image-opts are not supported");
 		default:
 			return img_usage("info [-f FMT] [--output=human|json] [--backing-chain] "
 					 "[-U] FILENAME");

@@ -35,6 +35,14 @@ int img_usage(const char *fmt, ...)
 	return 1;
 }
 
+int img_output(const char *arg, bool *is_json)
+{
+	*is_json = !strcmp(arg, "json");
+	if (!*is_json && strcmp(arg, "human"))
+		return img_fail("--output must be used with human or json as argument.");
+	return 0;
+}
+
 int img_size(const char *text, uint64_t *out)
 {
 	static const char units[] = "bkmgtpe";

@@ -206,6 +206,11 @@ static void reopen_co(struct test *t)
 {
 	struct err e = { 0 };
 
+	if (rnd(t, 3) == 0) {
+		if (t->b->drv->reopen_co(t->b, true, &e) < 0)
+			fail(t, "reopen_co: %s", e.msg);
+		return;
+	}
 	block_co_close(t->b);
 	t->b = NULL;
 	if (bed_co_image(&t->bed, &t->m, t->backing ? &t->base : NULL, false, true, &t->b, &e) < 0)

@@ -200,6 +200,14 @@ static int qcow2_reopen_co(struct block *b, bool writable, struct err *e)
 	free(backing);
 	free(format);
 	free(data);
+	if (r < 0) {
+		/* there is no image any more: nothing may be read from it, nor written */
+		qcow2_free(s);
+		s->b = b;
+		s->ios.next = s->ios.prev = &s->ios;
+		s->broken = true;
+		b->len = 0;
+	}
 	return r;
 }
 

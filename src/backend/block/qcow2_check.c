@@ -62,11 +62,15 @@ static void mark(struct chk *c, uint64_t off, uint64_t len, uint32_t times)
 		c->refs[i] = c->refs[i] > UINT32_MAX - times ? UINT32_MAX : c->refs[i] + times;
 }
 
-/* Take a mark of one cluster back. */
-static void unmark(struct chk *c, uint64_t cluster)
+/* Take marks back, exactly those that mark() made. */
+static void unmark(struct chk *c, uint64_t off, uint64_t len)
 {
-	if (cluster < c->n && c->refs[cluster] && c->refs[cluster] < UINT32_MAX)
-		c->refs[cluster]--;
+	uint64_t first = off >> c->s->cluster_bits, last = (off + len - 1) >> c->s->cluster_bits;
+
+	if (!len || off + len < off || last >= c->n)
+		return;
+	for (uint64_t i = first; i <= last; i++)
+		c->refs[i] -= c->refs[i] < UINT32_MAX;
 }
 
 /* ---- L1 and L2 ----------------------------------------------------------------------------- */
@@ -321,8 +325,13 @@ static int check_references_co(struct chk *c)
 static void check_ref_clusters(struct chk *c)
 {
 	struct qcow2 *s = c->s;
+	uint64_t was = c->r->corruptions;
 
 	mark(c, s->rt_offset, (uint64_t)s->rt_clusters << s->cluster_bits, 1);
+	if (c->r->corruptions != was) { /* it reaches behind the end */
+		c->ref_corruptions++;
+		c->rebuild = true;
+	}
 	for (uint64_t i = 0; i < s->rt_entries; i++) {
 		uint64_t off = s->rt[i];
 
@@ -354,11 +363,10 @@ static void uncheck_ref_clusters(struct chk *c)
 {
 	struct qcow2 *s = c->s;
 
-	for (uint64_t i = 0; i < s->rt_clusters; i++)
-		unmark(c, (s->rt_offset >> s->cluster_bits) + i);
+	unmark(c, s->rt_offset, (uint64_t)s->rt_clusters << s->cluster_bits);
 	for (uint64_t i = 0; i < s->rt_entries; i++) {
 		if (s->rt[i] && !q2_in_cluster(s, s->rt[i]))
-			unmark(c, s->rt[i] >> s->cluster_bits);
+			unmark(c, s->rt[i], s->cluster_size);
 	}
 }
 

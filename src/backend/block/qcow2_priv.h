@@ -279,7 +279,6 @@ struct qcow2 {
 	bool dirty_marked;  /* the dirty bit is set by us */
 	bool header_synced; /* the header was written since it was opened for writing */
 	bool broken;        /* metadata overlap was found: no writes any more */
-	bool view;          /* the L1 table is a snapshot's */
 };
 
 static inline struct qcow2 *q2_of(const struct block *b)
@@ -328,7 +327,6 @@ int q2_header_poke_co(struct qcow2 *s, unsigned off, const void *buf, unsigned l
 int q2_set_incompat_co(struct qcow2 *s, uint64_t set, uint64_t clear) must_check;
 /* Before the first change of an image: clear autoclear bits that we do not maintain. */
 int q2_before_write_co(struct qcow2 *s) must_check;
-/* Bytes the header cluster needs; what q2_header_write_co will refuse is > cluster_size. */
 
 /* ---- qcow2_file.c: the host file ------------------------------------------------------------- */
 

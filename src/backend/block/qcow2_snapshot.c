@@ -422,6 +422,5 @@ int qcow2_co_snapshot_view(struct block *b, const char *name, struct err *e)
 	s->l1 = l1;
 	s->l1_size = sn->l1_size;
 	b->len = sn->disk_size;
-	s->view = true;
 	return 0;
 }
