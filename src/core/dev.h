@@ -134,7 +134,7 @@ struct machine_devs {
 	struct trace_sink *trace;
 	struct irq_line *gsi; /* lines 0..n_gsi-1: ISA interrupts, then other IOAPIC inputs */
 	unsigned n_gsi;
-	unsigned n_vcpus; /* for devices with a queue a vCPU; 0: unknown */
+	unsigned n_vcpus;               /* for devices with a queue a vCPU; 0: unknown */
 	const struct event_ops *events; /* NULL: only the bus's own doorbells, no MSI */
 	void *events_opaque;
 	/* A named backend of a type ("chardev"), or NULL. */
