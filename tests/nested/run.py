@@ -26,6 +26,9 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 META = 'linux-image-cloud-amd64'
 MODULES = ('irqbypass', 'kvm', 'kvm-amd')
+# for the machine inside, in the order to load them
+L2_MODULES = ('virtio_ring', 'virtio', 'virtio_pci_modern_dev', 'virtio_pci_legacy_dev', 'virtio_pci',
+              'virtio-rng')
 BOOT_LIMIT = 90  # s from the start of QEMU to the first job, on a loaded host
 SILENT = object()
 
@@ -104,7 +107,7 @@ def cache_dir():
 def get_kernel():
     """The folder with vmlinuz and the KVM modules of one kernel package, or (None, reason)."""
     folder = os.path.join(cache_dir(), 'nested')
-    wanted = ['vmlinuz'] + [m + '.ko' for m in MODULES]
+    wanted = ['vmlinuz'] + [m + '.ko' for m in MODULES + L2_MODULES]
 
     if all(os.path.exists(os.path.join(folder, w)) for w in wanted):
         return folder, None
@@ -123,7 +126,7 @@ def get_kernel():
         deb = glob.glob(tmp + '/*.deb')[0]
         tar = subprocess.Popen(['dpkg-deb', '--fsys-tarfile', deb], stdout=subprocess.PIPE)
         subprocess.run(['tar', '-x', '-C', tmp, '--wildcards', './boot/vmlinuz-*'] +
-                       [f'*/{m}.ko*' for m in MODULES], stdin=tar.stdout, check=False)
+                       [f'*/{m}.ko*' for m in MODULES + L2_MODULES], stdin=tar.stdout, check=False)
         for w in wanted:
             found = glob.glob(f'{tmp}/**/{w}', recursive=True) + glob.glob(f'{tmp}/boot/{w}-*')
             if not found:
@@ -142,9 +145,12 @@ def libraries(binary):
 L2_INIT = r'''#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
 echo "L2 up with $(nproc) on $(sed -n 's/^clocksource: *//p;s/^model name.*: //p' /proc/cpuinfo | head -1)"
 cat /sys/devices/system/clocksource/clocksource0/current_clocksource
 dd if=/dev/zero bs=64k count=256 2>/dev/null | md5sum
+for m in /mod/*.ko; do insmod $m; done
+[ ! -e /sys/bus/pci/devices/0000:00:05.0 ] || echo "L2 rng $(dd if=/dev/hwrng bs=64 count=4 2>/dev/null | wc -c) $(grep -c 'PCI-MSI.*virtio' /proc/interrupts)"
 sleep 1
 dmesg -r | grep '^<[0-4]>'
 echo "L2 done"
@@ -152,12 +158,14 @@ exec /sbin/poweroff -f
 '''
 
 
-def l2_initramfs(path):
+def l2_initramfs(path, kernel):
     with tempfile.NamedTemporaryFile('w') as f:
         f.write(L2_INIT)
         f.flush()
         os.chmod(f.name, 0o755)
-        subprocess.run([TOP + '/tools/mkinitramfs', 'base', path, f.name + ':l2init'], check=True)
+        files = [f.name + ':l2init'] + [f'{kernel}/{m}.ko:mod/{n}-{m}.ko'
+                                        for n, m in enumerate(L2_MODULES)]
+        subprocess.run([TOP + '/tools/mkinitramfs', 'base', path, *files], check=True)
 
 
 class Bed:
@@ -181,7 +189,7 @@ class Bed:
         files += [f'{i}:guest/{os.path.basename(i)}' for i in self.images]
         files += [f'{kernel}/{m}.ko:mod/{m}.ko' for m in MODULES]
         l2 = work + '/l2.cpio'
-        l2_initramfs(l2)
+        l2_initramfs(l2, kernel)
         files += [f'{self.kernel}:l2/vmlinuz', f'{l2}:l2/initrd']
         self.base = work + '/l1.cpio'
         subprocess.run([TOP + '/tools/mkinitramfs', 'base', self.base, *files], check=True)
@@ -326,6 +334,11 @@ def jobs_for(bed, a, variant):
                 '-device isa-debug-exit,iobase=0x501,iosize=2 -device pc-testdev '
                 f'-kernel /guest/{n}.guest -append "smp={smp} vmm={vmm} {skip}only={a.guest_only}"', 60, SILENT))
     # Linux in Linux first: the guests try TCG harder
+    jobs.insert(0, Job('linux-pc', l2_command('kvm', 1) + ' -M pc -nic none '
+                       '-device virtio-rng-pci,addr=5', 90, lambda j: (
+                           j.status == 0 and 'L2 rng 256 2' in j.output and 'L2 done' in j.output,
+                           f'{j.output}\nstatus {j.status}\n' +
+                           '\n'.join(re.findall('.*L2.*|.*insmod.*', j.output)))))
     for smp in (2, 1):
         jobs.insert(0, Job(f'linux-{smp}', l2_command('kvm', smp), 90, lambda j, smp=smp: (
             j.status == 0 and f'L2 up with {smp}' in j.output and 'L2 done' in j.output,
