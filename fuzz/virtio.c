@@ -8,6 +8,7 @@
  * Found by it: crashes, sanitizer reports, endless work in a handler; elements that are still out
  * after a reset or pause; a state that is refused and yet changes the device.
  */
+#include <errno.h>
 #include <linux/virtio_pci.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include "backend/char/chardev.h"
 #include "backend/net/netdev.h"
 #include "base/bug.h"
+#include "base/log.h"
 #include "fuzz.h"
 #include "hw/pci/pci.h"
 #include "hw/registry.h"
@@ -49,6 +51,7 @@ struct fuzz {
 	struct chardev *con, *port; /* of a console; of a virtserialport */
 	struct block_ctx *block;
 	struct blk *disk;
+	bool stop; /* requests of the disk that fail are kept */
 	struct netdev nd;
 	uint8_t *ram;
 	struct dev *transport;
@@ -105,15 +108,54 @@ static int fuzz_msi(void *opaque, uint64_t addr, uint32_t data)
 	return 0;
 }
 
+/* A disk of zeroes whose host fails at the n-th operation from now on; 0: not. */
+static unsigned fuzz_fail;
+
+static int fuzz_host(void)
+{
+	return fuzz_fail && !--fuzz_fail ? -EIO : 0;
+}
+
+static int fuzz_disk_open(struct block *b, struct err *e)
+{
+	b->len = 1 << 20;
+	return 0;
+}
+
+static int fuzz_disk_read(struct block *b, uint64_t off, const struct iovecs *v)
+{
+	iovecs_fill(v, 0, 0, v->len);
+	return fuzz_host();
+}
+
+static int fuzz_disk_write(struct block *b, uint64_t off, const struct iovecs *v, unsigned flags)
+{
+	return fuzz_host();
+}
+
+static int fuzz_disk_flush(struct block *b)
+{
+	return fuzz_host();
+}
+
+static const struct block_driver fuzz_driver = {
+	.name = "fuzz",
+	.open_co = fuzz_disk_open,
+	.read_co = fuzz_disk_read,
+	.write_co = fuzz_disk_write,
+	.flush_co = fuzz_disk_flush,
+};
+
 static void fuzz_disk(void *arg)
 {
-	const struct block_opts o = { .writable = true, .raw_size = 1 << 20 };
+	const struct block_opts o = { .writable = true };
+	const struct blk_conf stop = { .rerror = BLK_STOP, .werror = BLK_STOP };
 	struct fuzz *f = arg;
 	struct block *root;
 
-	BUG_ON(block_co_open_node(f->block, block_driver("null-co", NULL), &o, NULL, NULL, &root,
-				  NULL));
-	f->disk = blk_new("d", root, &(struct blk_conf){ 0 }, &f->run, NULL);
+	BUG_ON(block_co_open_node(f->block, &fuzz_driver, &o, NULL, NULL, &root, NULL));
+	fuzz_fail = 0;
+	f->disk = blk_new("d", root, f->stop ? &stop : &(struct blk_conf){ 0 }, &f->run, NULL);
 }
 
 /* ---- The driver's side --------------------------------------------------------------------- */
@@ -286,6 +328,7 @@ static bool fuzz_machine(struct fuzz *f, const struct dev_class *cls, unsigned f
 	f->con = chardev_ring_new(f->md.loop, "con", flags & 2 ? 8 : 1 << 16);
 	f->port = chardev_ring_new(f->md.loop, "port", flags & 2 ? 8 : 1 << 16);
 	f->pci = flags & 16;
+	f->stop = flags & 64;
 	if (f->pci)
 		BUG_ON(!dev_create(&f->md, &gpex_class, NULL, NULL, NULL));
 	d = dev_new(&f->md, cls, "d", NULL);
@@ -379,7 +422,7 @@ static void fuzz_snapshot(struct fuzz *f, struct dev *d, struct input *in)
 	unsigned spoil = (unsigned)take(in, 1) % 4;
 
 	machine_devs_pause(&f->md);
-	BUG_ON(virtio_in_flight(f->vd));
+	BUG_ON(virtio_in_flight(f->vd) != f->vd->kept);
 	n = dev_save(d, a, cap);
 	BUG_ON(n != cap);
 	memcpy(b, a, n);
@@ -449,7 +492,11 @@ static void fuzz_op(struct fuzz *f, struct input *in, unsigned op)
 			fuzz_place(f);
 		if (arg % 32 == 2)
 			netdev_set_link(&f->nd, arg & 32);
-		if (arg % 32 > 2)
+		if (arg % 32 == 3)
+			fuzz_fail = (unsigned)take(in, 1) % 16;
+		if (arg % 32 == 4 && f->disk)
+			blk_resume(f->disk);
+		if (arg % 32 > 4)
 			fuzz_kick(f, arg % 5);
 		break;
 	default:
@@ -469,6 +516,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	unsigned n = 0, flags;
 	struct fuzz f;
 
+	log_set_level(LOG_ERR); /* a failing disk warns */
 	for (size_t i = 0; (c = hw_class_at(i)) && n < ARRAY_SIZE(cls); i++)
 		if (c->bus && !strcmp(c->bus, "virtio"))
 			cls[n++] = c;

@@ -513,6 +513,7 @@ static int vblk_loaded(struct dev *d, struct err *e)
 	struct vblk *b = container_of(d, struct vblk, vd.dev);
 
 	virtio_lock(&b->vd);
+	blk_cancel_kept(b->blk); /* they are of the time before */
 	vblk_set_wce(b, b->s.wce);
 	virtio_unlock(&b->vd);
 	return 0;
