@@ -40,6 +40,7 @@ def echo(base=0x3f8):
 guest = Guest(echo())
 flood_code = b'\x66\xba\xf8\x03\xb0\x78\xee\xeb\xfd'  # mov dx, 3f8h; mov al, 'x'; out; jmp to the out
 flood = Guest(flood_code)
+ender = Guest(b'\x66\xba\xf4\x00\xb0\x03\xee\xf4')  # status 7 at once
 BASE = [binary, '-accel', 'soft', '-m', '16', '-device', 'isa-debug-exit,iobase=0xf4,iosize=4']
 
 
@@ -335,6 +336,13 @@ WRONG = [
     (['-chardev', f'file,id=a,path={work}/out2,input-path={work}/absent'], 'absent: No such file'),
     (['-chardev', f'null,id=a,logfile={work}/no/log'], 'no/log: No such file'),
     (['-chardev', 'null,id=a', '-serial', 'chardev:a', '-serial', 'chardev:a'], 'in use already'),
+    (['-device', 'virtio-serial,id=vs', '-device', 'virtserialport,bus=vx.0'],
+     'no virtio-serial with the id vx.0'),
+    (['-device', 'virtserialport,chardev=nobody'], 'no chardev with the id nobody'),
+    (['-device', 'virtserialport,nr=0'], 'port 0 of virtio-serial is for a virtconsole'),
+    (['-device', 'virtio-serial,max_ports=99'], '1 to 31'),
+    (['-chardev', 'null,id=a', '-device', 'virtconsole,chardev=a', '-device',
+      'virtconsole,chardev=a'], 'in use already'),
     (['-parallel', 'stdio'], 'only -parallel none'),
     (['-monitor', 'stdio'], 'only -monitor none'),
 ]
@@ -346,9 +354,19 @@ for args, says in WRONG:
     rc, out, err = kvasir(*BASE, *args, '-kernel', guest.path, timeout=30)
     t.ok(rc == 1 and says in err and err.count('\n') == 1 and err.startswith('kvasir: ') and
          not out, ' '.join(args).replace('#', '').replace(work, 'DIR'), f'{rc}, "{says}": {err}')
+for args in (['-device', 'virtconsole'],
+             ['-M', 'pc', '-device', 'virtio-serial-pci,id=vs,max_ports=4', '-device',
+              'virtserialport,bus=vs.0,nr=3,name=x', '-device', 'virtconsole,bus=vs'],
+             ['-chardev', 'null,id=m,mux=on', '-device', 'virtconsole,chardev=m', '-device',
+              'virtconsole,chardev=m'],
+             ['-device', 'virtio-serial-device,max_ports=1', '-device', 'virtconsole', '-device',
+              'virtserialport,name=second-device']):
+    rc = Run(*args, kernel=ender.path).end()
+    t.ok(rc == 7, ' '.join(args), rc)
 rc, out, err = kvasir(binary, '-chardev', 'help')
 t.ok(rc == 0 and b'socket' in out and not err, '-chardev help', f'{rc} {out} {err}')
 guest.__exit__()
 flood.__exit__()
+ender.__exit__()
 subprocess.run(['rm', '-rf', work], check=False)
 t.end()
