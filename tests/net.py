@@ -102,6 +102,12 @@ def forwards():
         got = f.read()
     t.ok(got == 'to a chardev\n', 'guestfwd to a chardev', f'{got} {out} {err}')
 
+    with open(f'{tmp}/served', 'w', encoding='ascii') as f:
+        f.write('by tftp\n')
+    rc, out, err = run('busybox tftp -g -r served -l /tmp/x 10.0.2.2; cat /tmp/x /etc/resolv.conf', '-nic',
+                       f'user,tftp={tmp},domainname=example.org')
+    t.ok('by tftp\n' in out and 'search example.org\n' in out, 'TFTP, and what DHCP tells', f'{rc} {out} {err}')
+
     s = Server(b'secret')
     rc, out, err = run(f'nc -w 2 10.0.2.2 {s.port} </dev/null; ip -o addr show eth0', '-nic', 'user,restrict=on')
     t.ok('secret' not in out and '10.0.2.15' in out and not s.got, 'restrict=on', f'{rc} {out} {err}')
