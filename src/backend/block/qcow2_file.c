@@ -49,21 +49,19 @@ int q2_file_pread_co(struct block *f, uint64_t off, void *buf, size_t len)
 
 /*
  * The file is at least end bytes long afterwards. A little more than needed, so that a sequential
- * writer does not grow it for each cluster; closing gives the rest back.
+ * writer does not grow it for each cluster; closing gives the rest back. One at a time: a growth
+ * that was computed from an older length would cut off what is written meanwhile. For the same
+ * reason nothing is written behind the end without coming here first.
  */
-int q2_file_grow_co(struct qcow2 *s, uint64_t end)
+static int file_grow_locked_co(struct qcow2 *s, uint64_t end)
 {
 	struct block *f = s->b->file;
 	uint64_t old = f->len, step;
 	struct err e;
 	int r;
 
-	if (end > (uint64_t)INT64_MAX)
-		return -EFBIG;
-	if (end > s->file_end)
-		s->file_end = end;
 	if (end <= old)
-		return 0;
+		return 0; /* somebody else has done it */
 	step = MIN(MAX(end / 8, (uint64_t)GROW_MIN), (uint64_t)GROW_MAX);
 	r = block_co_truncate(f, end + step, &e);
 	if (r < 0 && f->len < end)
@@ -73,6 +71,22 @@ int q2_file_grow_co(struct qcow2 *s, uint64_t end)
 	if (s->zero_from == UINT64_MAX)
 		s->zero_from = old;
 	return 0;
+}
+
+int q2_file_grow_co(struct qcow2 *s, uint64_t end)
+{
+	int r;
+
+	if (end > (uint64_t)INT64_MAX)
+		return -EFBIG;
+	if (end > s->file_end)
+		s->file_end = end;
+	if (likely(end <= s->b->file->len))
+		return 0;
+	task_co_lock(&s->grow_lock);
+	r = file_grow_locked_co(s, end);
+	task_unlock(&s->grow_lock);
+	return r;
 }
 
 int q2_file_pwrite_co(struct qcow2 *s, uint64_t off, const void *buf, size_t len, enum q2_meta self)

@@ -81,12 +81,13 @@ static int write_host_co(struct qcow2 *s, uint64_t host, const struct iovecs *v)
 
 	if (r < 0)
 		return r;
+	q2_io_begin(s, &io, host, v->len);
+	if (!q2_external(s))
+		r = q2_file_grow_co(s, host + v->len);
 	if (!q2_external(s) && s->zero_from != UINT64_MAX && host + v->len > s->zero_from)
 		s->zero_from = q2_round_up(s, host + v->len);
-	if (!q2_external(s) && host + v->len > s->file_end)
-		s->file_end = host + v->len;
-	q2_io_begin(s, &io, host, v->len);
-	r = block_co_write(q2_data(s), host, v, 0);
+	if (r >= 0)
+		r = block_co_write(q2_data(s), host, v, 0);
 	q2_io_end(&io);
 	return r;
 }

@@ -260,7 +260,7 @@ struct qcow2 {
 
 	/* tables */
 	struct q2_cache l2c, rbc;
-	struct task_mutex commit_lock, l2_lock;
+	struct task_mutex commit_lock, l2_lock, grow_lock;
 	bool barrier; /* data was written that L2 tables in memory point to */
 	struct q2_overlap ov;
 
