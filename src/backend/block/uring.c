@@ -12,14 +12,16 @@
 #include "backend/block/uring.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <liburing.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bug.h"
 
-#define URING_ENTRIES 256u /* and twice as many completions */
-#define URING_ROUNDS  16   /* submissions in a row before other handlers get their turn */
+#define URING_ENTRIES   256u         /* and twice as many completions */
+#define URING_ROUNDS    16           /* submissions in a row before other handlers get their turn */
+#define URING_LONG_COPY (128u << 10) /* bytes */
 
 struct uring {
 	struct io_uring ring;
@@ -134,10 +136,29 @@ void uring_free(struct uring *u)
 	free(u);
 }
 
+/*
+ * Bytes of the page cache are copied inside of io_uring_enter, on the loop's thread: for a large
+ * request that holds up the loop, and all requests behind it. Such a copy is a kernel worker's. The
+ * question costs little next to the copy.
+ */
+static bool uring_is_long_copy(int fd, const struct iovec *iov, unsigned n)
+{
+	size_t len = 0;
+	int flags;
+
+	for (unsigned i = 0; i < n; i++)
+		len += iov[i].iov_len;
+	if (len < URING_LONG_COPY)
+		return false;
+	flags = fcntl(fd, F_GETFL);
+	return flags >= 0 && !(flags & O_DIRECT);
+}
+
 int64_t uring_co_io(struct uring *u, enum host_op kind, int fd, uint64_t off,
 		    const struct iovec *iov, unsigned n)
 {
 	struct uring_op op = { .task = task_self() };
+	bool async = kind != HOST_FDATASYNC && uring_is_long_copy(fd, iov, n);
 	struct io_uring_sqe *sqe;
 
 	do {
@@ -154,6 +175,8 @@ int64_t uring_co_io(struct uring *u, enum host_op kind, int fd, uint64_t off,
 		case HOST_FDATASYNC: io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC); break;
 		}
 		io_uring_sqe_set_data(sqe, &op);
+		if (async)
+			sqe->flags |= IOSQE_ASYNC;
 		u->in_flight++;
 		if (!u->queued++)
 			loop_notify_others(u->loop);
