@@ -189,12 +189,15 @@ static int user_revents(int idx, void *opaque)
 
 	if (!f)
 		return 0;
-	r |= f->ready & LOOP_IN ? SLIRP_POLL_IN : 0;
-	r |= f->ready & LOOP_OUT ? SLIRP_POLL_OUT : 0;
+	/*
+	 * Only what libslirp wants now: an event may have come while it did not ask, and it asserts
+	 * that it has room when it is told to read.
+	 */
+	r |= f->ready & f->want & LOOP_IN ? SLIRP_POLL_IN : 0;
+	r |= f->ready & f->want & LOOP_OUT ? SLIRP_POLL_OUT : 0;
 	/*
 	 * Not as an error: that would be written to, and a connection that the guest has closed in
-	 * its direction would end with all that is still to be read. And not to be read when
-	 * libslirp has no room, which it asserts.
+	 * its direction would end with all that is still to be read.
 	 */
 	if (f->ready & LOOP_HUP)
 		r |= f->want & LOOP_IN ? SLIRP_POLL_HUP : f->want & LOOP_OUT ? SLIRP_POLL_OUT : 0;
@@ -285,6 +288,8 @@ static void user_sync(struct user *u)
 	for (struct user_fd *f = u->fds; f; f = f->next) {
 		unsigned want = f->round == u->round ? f->want : 0;
 
+		if (!want)
+			f->ready = 0;
 		if (want != f->f.events)
 			loop_fd_set(u->nd.loop, &f->f, want);
 	}
