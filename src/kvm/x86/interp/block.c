@@ -295,9 +295,12 @@ static struct block *block_add(struct vcpu *v, struct block *b, struct block **h
 	return b;
 }
 
-/* Decode at (t, off) and enter it in the hash. NULL: the first instruction crosses the page. */
+/*
+ * Decode at (t, off) and enter it in the hash. NULL: the first instruction crosses the page.
+ * *again: everything was looked up once more, as t may be stale, and the result is block_lookup's.
+ */
 static struct block *block_make(struct vcpu *v, struct itlb_entry *t, unsigned off, unsigned mode,
-				struct block **head)
+				struct block **head, bool *again)
 {
 	struct block_cache *c = v->blocks;
 	struct kvm_page *page = t->page;
@@ -324,6 +327,7 @@ static struct block *block_make(struct vcpu *v, struct itlb_entry *t, unsigned o
 			if (atomic_load(&v->vm->nvcpus) > 1) {
 				kvm_sync_vcpus(v->vm, REQ_TLB_FLUSH, v);
 				/* the slot may be gone: start over */
+				*again = true;
 				return block_lookup(v);
 			}
 			continue;
@@ -357,7 +361,7 @@ static bool block_lines_known(const struct kvm_page *page, uint64_t old, uint64_
  * none, or not memory.
  */
 static struct block *block_make_cross(struct vcpu *v, gva_t la, const struct itlb_entry *t,
-				      unsigned off, unsigned mode, struct block **head)
+				      unsigned off, unsigned mode, struct block **head, bool *again)
 {
 	struct kvm_page *page[2] = { t->page };
 	const uint8_t *host[2] = { t->host + off };
@@ -401,6 +405,7 @@ static struct block *block_make_cross(struct vcpu *v, gva_t la, const struct itl
 					mmu_drop_writes(v, gpa[k]);
 			if (atomic_load(&v->vm->nvcpus) > 1) {
 				kvm_sync_vcpus(v->vm, REQ_TLB_FLUSH, v);
+				*again = true;
 				return block_lookup(v);
 			}
 			continue;
@@ -470,9 +475,13 @@ static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit,
 		break;
 	}
 	if (!b) {
-		b = block_make(v, t, off, mode, head);
-		if (!b && v->long64)
-			b = block_make_cross(v, la, t, off, mode, head);
+		bool again = false;
+
+		b = block_make(v, t, off, mode, head, &again);
+		if (!b && v->long64 && !again)
+			b = block_make_cross(v, la, t, off, mode, head, &again);
+		if (again) /* a NULL then says that there is no memory, and host is stale */
+			return b;
 	}
 	if (!b || b->has_page_end || b->bytes > limit)
 		return block_uncached(v, la, host, PAGE_SIZE - off, limit);
