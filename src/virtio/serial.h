@@ -43,7 +43,7 @@ void vserial_unplug(struct vserial *s, struct vport *p);
 /* No number is free for a further port of this kind? */
 bool vserial_is_full(const struct vserial *s, bool console);
 
-/* For the chardev's handlers: bytes the guest has room for now; give it so many or fewer. */
+/* For the chardev's handlers: bytes the guest has room for; give it so many or fewer. */
 size_t vserial_room(struct vport *p);
 void vserial_input(struct vport *p, const uint8_t *buf, size_t len);
 /* There is room for output again. */

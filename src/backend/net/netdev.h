@@ -85,7 +85,7 @@ struct netport_ops {
 	bool (*receive)(struct netport *p, const struct netpkt *pkt);
 	/* The peer, which had no room, has room again. May be NULL for those who never wait. */
 	void (*room)(struct netport *p);
-	/* The sender has nothing more for now: tell the guest, say. NULL: nothing to do. */
+	/* The sender pauses: tell the guest of what came, say. NULL: nothing to do. */
 	void (*flush)(struct netport *p);
 	/* The link to the peer went up or down, its accepts or off changed. NULL: ignored. */
 	void (*changed)(struct netport *p);
@@ -105,7 +105,7 @@ struct netport {
 
 /* Send a frame over the cable of p. False: keep it, room() will be called. */
 bool net_send(struct netport *p, const struct netpkt *pkt) must_check;
-/* No more frames for now. */
+/* The sender, p, pauses: calls the .flush of its peer. */
 void net_flush(struct netport *p);
 /* p's owner has room again; harmless when it never refused. Calls the peer's room(). */
 void net_room(struct netport *p);
