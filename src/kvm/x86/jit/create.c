@@ -48,6 +48,23 @@ static bool cache_map_code(struct jit *j, bool perf)
 	return j->rw != MAP_FAILED && j->rx != MAP_FAILED;
 }
 
+static void create_unmap_one(void *p, size_t len)
+{
+	if (p && p != MAP_FAILED)
+		munmap(p, len);
+}
+
+/* What is mapped, all or only the first of it. */
+static void create_unmap(struct vcpu *v, struct jit *j)
+{
+	create_unmap_one(j->rw, j->code_size);
+	create_unmap_one(j->rx, j->code_size);
+	create_unmap_one(j->meta, j->meta_size);
+	create_unmap_one(j->descs, j->max_descs * sizeof(*j->descs));
+	create_unmap_one(v->jit.places, JIT_PLACES * sizeof(*v->jit.places));
+	v->jit.places = NULL;
+}
+
 int jit_new(struct vcpu *v)
 {
 	struct jit *j;
@@ -105,6 +122,7 @@ int jit_new(struct vcpu *v)
 		jit_perfmap_glue(v);
 	return 0;
 fail:
+	create_unmap(v, j);
 	free(j->rec);
 	free(j);
 	return -ENOMEM;
@@ -116,11 +134,7 @@ void jit_free(struct vcpu *v)
 
 	if (!j)
 		return;
-	munmap(j->rw, j->code_size);
-	munmap(j->rx, j->code_size);
-	munmap(j->meta, j->meta_size);
-	munmap(j->descs, j->max_descs * sizeof(*j->descs));
-	munmap(v->jit.places, JIT_PLACES * sizeof(*v->jit.places));
+	create_unmap(v, j);
 	jit_check_free(v);
 	free(j->rec);
 	jit_profile_free(j);
