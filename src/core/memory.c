@@ -6,29 +6,14 @@
 #include "core/memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <linux/magic.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
-#include <unistd.h>
+
+#include "core/backing.h"
 
 #define GMEM_MAX_GPA (1ull << 52)
-#define GMEM_HUGE    (2ull << 20)
-
-struct gmem_backing {
-	uint8_t *host;
-	uint64_t size;
-	int fd;
-	unsigned users; /* blocks that use it */
-	bool private_map;
-	uint64_t page; /* what the host can take back in one piece */
-};
 
 struct gmem_entry {
 	struct gmem_block b;
@@ -62,15 +47,6 @@ struct gmem *gmem_new(void)
 	return gm;
 }
 
-static void gmem_backing_put(struct gmem_backing *k)
-{
-	if (--k->users)
-		return;
-	munmap(k->host, k->size);
-	close(k->fd);
-	free(k);
-}
-
 static void gmem_drop(struct gmem *gm, struct gmem_entry *en)
 {
 	for (struct gmem_listener *l = gm->listeners; l; l = l->next)
@@ -96,129 +72,6 @@ void gmem_free(struct gmem *gm)
 		m = older;
 	}
 	free(gm);
-}
-
-/* --- backings --- */
-
-static uint64_t gmem_page(int fd)
-{
-	struct statfs fs;
-
-	return fstatfs(fd, &fs) || fs.f_type != HUGETLBFS_MAGIC ? PAGE_SIZE : (uint64_t)fs.f_bsize;
-}
-
-/* Huge pages come whole: size must be a multiple of the file system's. */
-static int gmem_check_huge(int fd, uint64_t size, struct err *e)
-{
-	uint64_t page = gmem_page(fd);
-
-	if (size % page == 0)
-		return 0;
-	return err_set(e, EINVAL,
-		       "guest RAM of %" PRIu64 " KiB is not a multiple of the %" PRIu64
-		       " KiB huge pages",
-		       size >> 10, page >> 10);
-}
-
-static int gmem_open_path(const char *path, struct err *e)
-{
-	struct stat st;
-	char *name;
-	int fd;
-
-	if (stat(path, &st) || !S_ISDIR(st.st_mode)) {
-		fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-		return fd < 0 ? err_set(e, errno, "mem-path %s: %s", path, strerror(errno)) : fd;
-	}
-	if (asprintf(&name, "%s/kvasir-ram-XXXXXX", path) < 0)
-		return err_set(e, ENOMEM, "mem-path: out of memory");
-	fd = mkostemp(name, O_CLOEXEC);
-	if (fd < 0)
-		err_set(e, errno, "mem-path %s: cannot create a file there: %s", path,
-			strerror(errno));
-	else
-		unlink(name); /* the memory goes with the process */
-	free(name);
-	return fd < 0 ? -e->code : fd;
-}
-
-static int gmem_open(const char *name, uint64_t size, const struct gmem_opts *o, struct err *e)
-{
-	struct stat st;
-	int fd;
-
-	if (o->path) {
-		fd = gmem_open_path(o->path, e);
-	} else {
-		fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING |
-						(o->hugepages ? MFD_HUGETLB : 0));
-		if (fd < 0)
-			err_set(e, errno, "guest RAM: %s", strerror(errno));
-	}
-	if (fd < 0)
-		return e ? -e->code : -EIO;
-	if (gmem_check_huge(fd, size, e)) {
-		close(fd);
-		return -EINVAL;
-	}
-	/* A file that is larger stays so: it may be a saved RAM image. */
-	if (fstat(fd, &st) ||
-	    (!(o->path && (uint64_t)st.st_size >= size) && ftruncate(fd, (off_t)size))) {
-		int rc = err_set(e, errno, "guest RAM of %" PRIu64 " MiB: %s", size >> 20,
-				 strerror(errno));
-		close(fd);
-		return rc;
-	}
-	/* Whoever gets the fd (vhost-user) must not be able to take pages away under us. */
-	if (!o->path)
-		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
-	return fd;
-}
-
-static struct gmem_backing *gmem_backing_new(const char *name, uint64_t size,
-					     const struct gmem_opts *o, struct err *e)
-{
-	struct gmem_backing *k = calloc(1, sizeof(*k));
-	struct err local = { 0 };
-	void *p;
-
-	e = e ? e : &local;
-	if (!k) {
-		err_set(e, ENOMEM, "guest RAM: out of memory");
-		return NULL;
-	}
-	k->size = size;
-	k->users = 1;
-	k->private_map = o->private_map;
-	k->fd = gmem_open(name, size, o, e);
-	if (k->fd < 0) {
-		free(k);
-		return NULL;
-	}
-	k->page = gmem_page(k->fd);
-	p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		 (o->private_map ? MAP_PRIVATE : MAP_SHARED) | MAP_NORESERVE, k->fd, 0);
-	if (p == MAP_FAILED) {
-		err_set(e, errno, "guest RAM of %" PRIu64 " MiB%s: %s", size >> 20,
-			o->hugepages ? " in huge pages" : "", strerror(errno));
-		close(k->fd);
-		free(k);
-		return NULL;
-	}
-	k->host = p;
-	/* Advice only: kernels without these are fine. */
-	if (!o->thp_off && size >= GMEM_HUGE)
-		madvise(p, size, MADV_HUGEPAGE);
-	if (o->no_dump)
-		madvise(p, size, MADV_DONTDUMP);
-	if (o->prealloc && (o->private_map ? madvise(p, size, MADV_POPULATE_WRITE)
-					   : posix_fallocate(k->fd, 0, (off_t)size))) {
-		err_set(e, ENOMEM, "guest RAM: the host cannot provide %" PRIu64 " MiB now",
-			size >> 20);
-		gmem_backing_put(k);
-		return NULL;
-	}
-	return k;
 }
 
 /* --- blocks --- */
@@ -538,23 +391,6 @@ void *gmem_ptr_w(struct gmem *gm, gpa_t gpa, uint64_t len)
 	return n == len && len ? p : NULL;
 }
 
-/* [off, off+len) of an entry. */
-static int gmem_discard_piece(const struct gmem_entry *en, uint64_t off, uint64_t len)
-{
-	const struct gmem_backing *k = en->backing;
-	uint64_t from = (off + k->page - 1) & ~(k->page - 1), to = (off + len) & ~(k->page - 1);
-
-	/* What a private mapping would show is the file's contents, not zeroes. */
-	if (k->private_map)
-		return -ENOTSUP;
-	if (from >= to)
-		return 0;
-	return fallocate(k->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			 (off_t)(en->b.fd_off + from), (off_t)(to - from))
-		       ? -errno
-		       : 0;
-}
-
 int gmem_discard(struct gmem *gm, gpa_t gpa, uint64_t len)
 {
 	int rc = 0;
@@ -567,7 +403,8 @@ int gmem_discard(struct gmem *gm, gpa_t gpa, uint64_t len)
 		if (!b || b->rom)
 			return -EFAULT;
 		n = MIN(len, b->len - (gpa - b->gpa));
-		rc = gmem_discard_piece(container_of(b, struct gmem_entry, b), gpa - b->gpa, n);
+		rc = gmem_backing_discard(container_of(b, struct gmem_entry, b)->backing,
+					  b->fd_off + (gpa - b->gpa), n);
 		gmem_written(gm, gpa, n);
 	}
 	return rc;
