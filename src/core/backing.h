@@ -1,9 +1,9 @@
 /*
- * The host memory behind guest memory: a mapping and the file under it, counted by the blocks that
- * place pieces of it in the guest's address space. For memory.c only.
+ * The host memory behind guest memory: a mapping, perhaps with a file under it, counted by the
+ * blocks that place pieces of it in the guest's address space. For memory.c only.
  *
  * Threads:        as gmem_add_ram and gmem_discard (memory.h).
- * Host resources: one memfd or file and one mapping a backing.
+ * Host resources: one mapping a backing, and a memfd or file for those that are shared.
  */
 #pragma once
 #include "core/memory.h"
@@ -11,7 +11,7 @@
 struct gmem_backing {
 	uint8_t *host;
 	uint64_t size;
-	int fd;
+	int fd;         /* -1: anonymous */
 	unsigned users; /* blocks that use it */
 	bool private_map;
 	uint64_t page; /* what the host can take back in one piece */

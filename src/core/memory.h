@@ -1,18 +1,18 @@
 /*
  * Guest memory: which guest-physical addresses are RAM or ROM, and the host memory behind them.
  *
- * RAM is one backing (a memfd sealed against shrinking, or a file of -mem-path) that is mapped
- * once; blocks place pieces of it in the guest's address space (below the hole, above 4 GiB).
- * Everybody but a vCPU reaches guest memory through the functions here: they check bounds for
- * hostile addresses, and each write reports itself to the listeners, because a software CPU must
- * drop code it has cached from there and a dirty log must know.
+ * RAM is one backing (anonymous memory, a memfd sealed against shrinking, or a file of -mem-path)
+ * that is mapped once; blocks place pieces of it in the guest's address space (below the hole,
+ * above 4 GiB). Everybody but a vCPU reaches guest memory through the functions here: they check
+ * bounds for hostile addresses, and each write reports itself to the listeners, because a software
+ * CPU must drop code it has cached from there and a dirty log must know.
  *
  * Modelled:     RAM, ROM (devices and guest cannot write; a loader can), any number of blocks.
  * Not modelled: MMIO through these functions (a device cannot DMA into another one's registers).
  * Threads:      reads, writes and pointers: any thread, no lock. Adding and removing blocks and
  *               listeners: one thread, and removing only while no vCPU runs and no DMA is in
  *               flight.
- * Host resources: one memfd or file and one mapping a backing.
+ * Host resources: one mapping a backing, and a memfd or file for those that are shared.
  */
 #pragma once
 #include <stdbool.h>
@@ -24,10 +24,10 @@
 
 struct gmem;
 
-/* How the host provides RAM. All zero is the default: a private-to-us memfd, pages on demand. */
+/* How the host provides RAM. All zero is the default: anonymous memory, pages on demand. */
 struct gmem_opts {
-	const char *path; /* -mem-path: a directory (a hugetlbfs, say) or a file to create; NULL:
-			     memfd */
+	const char *path; /* -mem-path: a directory (a hugetlbfs, say) or a file to create */
+	bool shared;      /* a memfd, for vhost-user and others who map it too */
 	bool hugepages;   /* memfd with MFD_HUGETLB; fails if the host has none free */
 	bool thp_off;     /* do not ask for transparent huge pages (the default asks) */
 	bool prealloc; /* touch all pages now; out of memory is an error instead of SIGBUS later */
@@ -40,7 +40,7 @@ struct gmem_block {
 	gpa_t gpa;        /* page aligned */
 	uint64_t len;     /* page aligned, not 0 */
 	uint8_t *host;    /* where it is mapped here; readable and writable by us, also a ROM */
-	int fd;           /* backing file and offset in it, for vhost-user, snapshots, forks */
+	int fd;           /* backing file, -1: none, and offset in it: for vhost-user, say */
 	uint64_t fd_off;
 	bool rom;    /* the guest and devices may only read */
 	unsigned id; /* unique in this gmem, small, not reused: a good KVM slot number */
@@ -118,8 +118,8 @@ void gmem_written(struct gmem *gm, gpa_t gpa, uint64_t len);
 /*
  * Give whole pages of RAM back to the host: they read as zeroes from now on, until they are
  * written. Of huge pages only whole ones go. -EFAULT when any byte is not RAM, -EINVAL when it is
- * not whole pages; -ENOTSUP of private mappings, other errors of the host: the memory keeps its
- * contents.
+ * not whole pages; -ENOTSUP of private mappings of files, other errors of the host: the memory
+ * keeps its contents.
  */
 int gmem_discard(struct gmem *gm, gpa_t gpa, uint64_t len) must_check;
 

@@ -1,7 +1,7 @@
 /*
  * virtio-balloon: the guest gives memory back to the host, and takes it again.
  *
- * Modelled:     inflate (pages become holes of the memfd), deflate, deflate-on-oom, statistics,
+ * Modelled:     inflate (pages go back to the host), deflate, deflate-on-oom, statistics,
  *               free page reporting, page poison as far as reporting needs it.
  * Not modelled: free page hints (they are for migration).
  * Queues are numbered without gaps, as drivers expect: inflate, deflate, statistics, reporting.

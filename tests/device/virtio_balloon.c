@@ -2,7 +2,7 @@
 #include "virtio_bed.h"
 
 #include <linux/virtio_balloon.h>
-#include <sys/stat.h>
+#include <sys/mman.h>
 
 #include "virtio/balloon.h"
 
@@ -22,13 +22,19 @@ static struct vbed *make(const char *prop, const char *value, unsigned queues)
 	return vb;
 }
 
-/* Bytes of the memfd that the host has pages for. */
+/* Bytes of RAM that the host has pages for. */
 static uint64_t used(struct vbed *vb)
 {
-	struct stat st;
+	const struct gmem_block *b = gmem_block_at(vb->bed->md.mem, 0);
+	unsigned char *there = malloc(b->len / 4096);
+	uint64_t n = 0;
 
-	assert_int_equal(fstat(gmem_block_at(vb->bed->md.mem, 0)->fd, &st), 0);
-	return (uint64_t)st.st_blocks * 512;
+	assert_non_null(there);
+	assert_int_equal(mincore(b->host, b->len, there), 0);
+	for (uint64_t i = 0; i < b->len / 4096; i++)
+		n += there[i] & 1;
+	free(there);
+	return n * 4096;
 }
 
 /* Pages first, first + step, ... in queue n. */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -191,6 +192,7 @@ static void memory_backings(void **state)
 	struct gmem *gm = gmem_new();
 	char path[] = "/tmp/kvasir-test-XXXXXX";
 	int fd = mkstemp(path);
+	unsigned char there[512];
 	char back[4] = { 0 };
 
 	assert_true(fd >= 0);
@@ -210,22 +212,40 @@ static void memory_backings(void **state)
 	assert_int_equal(gmem_write(gm, 2 * MIB, "xyz", 3), 0);
 	assert_int_equal(pread(fd, back, 3, 0), 3);
 	assert_int_equal(back[0], 0); /* copy on write: the file is as before */
-	assert_int_equal(gmem_add_ram(gm, "memfd", 3 * MIB, 8192, &plain, NULL), 0);
+	assert_int_equal(gmem_add_ram(gm, "memfd", 3 * MIB, 8192,
+				      &(struct gmem_opts){ .shared = true }, NULL),
+			 0);
 	assert_true(ftruncate(gmem_find(gm, 3 * MIB)->fd, 4096) < 0); /* sealed */
+	assert_int_equal(gmem_write(gm, 3 * MIB + 4096, "memfd", 5), 0);
+	assert_int_equal(pread(gmem_find(gm, 3 * MIB)->fd, back, 3, 4096), 3);
+	assert_string_equal(back, "mem");
+	assert_int_equal(gmem_add_ram(gm, "anonymous", 4 * MIB, 5 * MIB, &plain, NULL), 0);
+	assert_int_equal(gmem_find(gm, 4 * MIB)->fd, -1);
+	assert_int_equal((uintptr_t)gmem_find(gm, 4 * MIB)->host % (2 * MIB), 0);
+	assert_int_equal(gmem_st8(gm, 9 * MIB - 1, 1), 0);
+	assert_int_equal(gmem_add_ram(gm, "now", 16 * MIB, 2 * MIB,
+				      &(struct gmem_opts){ .prealloc = true }, NULL),
+			 0);
+	assert_int_equal(mincore(gmem_find(gm, 16 * MIB)->host, 2 * MIB, there), 0);
+	for (size_t i = 0; i < sizeof(there); i++)
+		assert_true(there[i] & 1);
 	gmem_free(gm);
 	close(fd);
 	unlink(path);
 }
 
 /* Pages that are given back read as zeroes, and nothing around them changes. */
-static void memory_discard(void **state)
+static void memory_discard_of(const struct gmem_opts *o)
 {
 	struct gmem *gm = gmem_new();
-	struct gmem_opts priv = { .private_map = true };
+	char path[] = "/tmp/kvasir-test-XXXXXX";
+	struct gmem_opts priv = { .private_map = true, .path = path };
 	struct watch w = WATCH();
+	int fd = mkstemp(path);
 	uint8_t v;
 
-	assert_int_equal(gmem_add_pc_ram(gm, 8 * MIB, 4 * MIB, &plain, NULL), 0);
+	assert_true(fd >= 0);
+	assert_int_equal(gmem_add_pc_ram(gm, 8 * MIB, 4 * MIB, o, NULL), 0);
 	assert_int_equal(gmem_add_rom(gm, "rom", 16 * MIB, 4096, "x", 1, NULL), 0);
 	assert_int_equal(gmem_add_ram(gm, "private", 32 * MIB, MIB, &priv, NULL), 0);
 	assert_int_equal(gmem_fill(gm, 0, 0x11, 4 * MIB), 0);
@@ -248,6 +268,14 @@ static void memory_discard(void **state)
 	assert_int_equal(gmem_discard(gm, 0, 0), 0);
 	gmem_unlisten(gm, &w.l);
 	gmem_free(gm);
+	close(fd);
+	unlink(path);
+}
+
+static void memory_discard(void **state)
+{
+	memory_discard_of(&plain);
+	memory_discard_of(&(struct gmem_opts){ .shared = true });
 }
 
 int main(void)
