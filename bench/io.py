@@ -8,7 +8,8 @@ options, in one run.
 
   boot    from the process's start to the login prompt
   disk    fio in the guest on virtio-blk: 4-KiB random and 1-MiB sequential reads and writes, queue
-          depths 1 and 32, on a raw file with cache=none and one with cache=writeback
+          depths 1 and 32, on a raw file with cache=none and one with cache=writeback; for cache=none
+          also fio on the host itself (when it is there), which is what a guest could have at best
   net     iperf3 on virtio-net with -netdev user: guest to host and host to guest
 
 No I/O threads. Boots are interleaved; then a machine of each kind is up, and each job runs in one and
@@ -39,17 +40,33 @@ CACHES = ['none', 'writeback']
 DISK = 512 << 20
 
 
-def fio(m, device, rw, bs, qd, seconds):
+def fio_command(file, rw, bs, qd, seconds):
+    return (f'fio --name=j --filename={file} --rw={rw} --bs={bs} --iodepth={qd} --ioengine=libaio '
+            f'--direct=1 --size={DISK} --runtime={seconds} --time_based --ramp_time=0.5 --norandommap '
+            '--randrepeat=1 --output-format=json')
+
+
+def fio_result(rw, bs, qd, rc, out):
     """Requests per second of one job, or None."""
-    rc, out = m.sh(f'fio --name=j --filename={device} --rw={rw} --bs={bs} --iodepth={qd} --ioengine=libaio '
-                   f'--direct=1 --size={DISK} --runtime={seconds} --time_based --ramp_time=0.5 --norandommap '
-                   '--randrepeat=1 --output-format=json', seconds + 90)
     try:
         j = json.loads(out[out.index('{'):])['jobs'][0]['read' if 'read' in rw else 'write']
         return j['iops']
     except (ValueError, KeyError, IndexError):
         print(f'fio {rw} {bs} QD {qd}: status {rc}\n{out[-600:]}', file=sys.stderr)
         return None
+
+
+def fio(m, device, rw, bs, qd, seconds):
+    rc, out = m.sh(fio_command(device, rw, bs, qd, seconds), seconds + 90)
+    return fio_result(rw, bs, qd, rc, out)
+
+
+def host_fio(file, rw, bs, qd, seconds):
+    """The same without a guest. Its buffers are in huge pages, as a guest's RAM is: else the host's disk
+    gets the same bytes in more and smaller pieces."""
+    r = subprocess.run(fio_command(file, rw, bs, qd, seconds).split(), capture_output=True, text=True, check=False,
+                       env={**os.environ, 'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'})
+    return fio_result(rw, bs, qd, r.returncode, r.stdout)
 
 
 def iperf(m, seconds, more, port):
@@ -132,6 +149,9 @@ class Runs:
                 for row, rw, bs, qd in JOBS:
                     self.each(machines, board, lambda vmm, m: self.add(
                         vmm, ('disk', board, c, row), fio(m, dev[vmm], rw, bs, qd, o.seconds)))
+                    for _ in range(o.n if c == 'none' and shutil.which('fio') else 0):
+                        self.add('host', ('disk', board, c, row),
+                                 host_fio(f'{self.tmp}/none-K.raw', rw, bs, qd, o.seconds))
             if 'net' in o.only:
                 for m in machines.values():
                     m.sh('/lib/systemd/systemd-networkd-wait-online -q --any --timeout 60', 90)
@@ -146,12 +166,12 @@ class Runs:
         self.port += 1
         return self.port
 
-    def row(self, key, shown, better_is_less=False):
-        k, q = (vb.median(self.got.get((v, *key))) for v in ('Kvasir', 'QEMU TCG'))
+    def row(self, key, shown, better_is_less=False, host=False):
+        k, q, h = (vb.median(self.got.get((v, *key))) for v in ('Kvasir', 'QEMU TCG', 'host'))
         ratio = '-'
         if k and q:
             ratio = f'**{q / k if better_is_less else k / q:.2f}**'
-        return [shown(k) if k else '-', shown(q) if q else '-', ratio]
+        return [shown(x) if x else '-' for x in ((h, k, q) if host else (k, q))] + [ratio]
 
     def tables(self):
         o, text = self.o, ''
@@ -162,9 +182,9 @@ class Runs:
         text += vb.table(['from start to', *heads], rows) + '\n\n'
         if 'disk' in o.only:
             rows = [[name, c, b, *self.row(('disk', b, c, name), lambda x, seq=name.startswith('1-MiB'):
-                                           f'{x:.0f} MiB/s' if seq else f'{x:.0f} /s')]
+                                           f'{x:.0f} MiB/s' if seq else f'{x:.0f} /s', host=True)]
                     for b in boards for c in CACHES for name, *_ in JOBS]
-            text += vb.table(['virtio-blk, raw', 'cache', 'machine', *heads], rows) + '\n\n'
+            text += vb.table(['virtio-blk, raw', 'cache', 'machine', 'host', *heads], rows) + '\n\n'
         if 'net' in o.only:
             rows = [[name, b, *self.row(('net', b, name), lambda x: f'{x / 1e6:.0f} Mbit/s')]
                     for b in boards for name in ('guest to host', 'host to guest')]
