@@ -198,6 +198,7 @@ void virtq_unpop(struct virtq_elem *el)
 	if (virtq_elem_live(el))
 		el->q->ring->unpop(el->q, el);
 	el->q->popped -= el->q->popped > 0; /* no progress: the handler is not called again */
+	el->q->dry = false;
 	virtq_elem_free(f);
 }
 

@@ -120,7 +120,8 @@ static struct virtq_elem *packed_pop(struct virtq *q)
 	uint16_t id = 0;
 	unsigned n;
 
-	if (packed_empty(q))
+	q->dry = packed_empty(q);
+	if (q->dry)
 		return NULL;
 	c = virtq_chain_begin(q);
 	n = packed_walk(q, c, &id);

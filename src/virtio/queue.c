@@ -118,10 +118,14 @@ static void virtq_run(void *opaque, unsigned ready)
 	q->budget = MAX(2u * q->s->size, (unsigned)VIRTQ_RUN_MIN);
 	while (again && virtq_ready(q)) {
 		q->popped = 0;
-		q->quiet = false;
+		q->quiet = q->dry = false;
 		virtq_kick_disable(q);
 		vd->vc->queue(vd, q->n);
-		again = !q->quiet && virtq_kick_enable(q) && q->popped && q->budget;
+		/*
+		 * What is there now came unannounced, after the handler had looked. But one that
+		 * took nothing, although there was something, waits for something else.
+		 */
+		again = !q->quiet && virtq_kick_enable(q) && (q->popped || q->dry) && q->budget;
 	}
 	if (!q->budget && !virtq_empty(q))
 		virtq_signal(q); /* others first */

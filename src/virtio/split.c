@@ -79,7 +79,8 @@ static struct virtq_elem *split_pop(struct virtq *q)
 	struct virtq_elem *el;
 	uint16_t head;
 
-	if (split_empty(q))
+	q->dry = split_empty(q);
+	if (q->dry)
 		return NULL;
 	if ((uint16_t)(q->seen - s->avail) > s->size) {
 		virtio_broken(q->v->vd, "avail_index", q->seen);

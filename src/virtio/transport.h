@@ -96,6 +96,7 @@ struct virtq {
 	bool flushed;                /* something was, since the last virtq_notify */
 	unsigned budget;   /* elements that may be popped now: bounds one run of a handler */
 	unsigned popped;   /* in this run */
+	bool dry;          /* the last pop found nothing; what came since has rung no bell */
 	bool quiet;        /* the handler that runs wants no notifications after it */
 	struct loop_fd fd; /* the doorbell; fd.fd -1: none yet */
 	bool watched;      /* registered in the loop */

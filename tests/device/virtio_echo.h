@@ -21,6 +21,7 @@ struct echo {
 	bool drop_on_reset, unpop_on_pause;
 	bool answer_on_reset;            /* by a bottom half, which the reset has to wait for */
 	void (*popped)(struct echo *ec); /* called after each pop; may be NULL */
+	void (*empty)(struct echo *ec);  /* called when a pop found nothing; may be NULL */
 	void *opaque;
 	struct virtq_elem *first, **end;
 	struct bh bh;
@@ -93,6 +94,8 @@ static inline void echo_queue(struct virtio_dev *vd, unsigned n)
 		else if (ec->mode == ECHO_TIME && !timer_armed(&ec->timer))
 			timer_arm(&ec->timer, clock_now(loop_clock(virtio_loop(vd))) + ec->delay);
 	}
+	if (ec->empty)
+		ec->empty(ec);
 	virtq_notify(q);
 }
 
