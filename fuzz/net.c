@@ -32,7 +32,7 @@ static bool sink_take(void *opaque, const struct netpkt *pkt)
 		k->limit = ~0u;
 		return false;
 	}
-	BUG_ON(pkt->n > NET_IOV_MAX + 1);
+	BUG_ON(pkt->n > NET_IOV_MAX);
 	for (unsigned i = 0; i < pkt->n; i++) {
 		sum += pkt->iov[i].iov_len;
 		for (size_t b = 0; b < pkt->iov[i].iov_len; b++)

@@ -34,7 +34,7 @@
 enum {
 	NET_QUEUES_MAX = 16,   /* pairs of queues of one NIC */
 	NET_FRAME_MAX = 65550, /* bytes of the longest frame: a 64-KiB segment and its headers */
-	NET_IOV_MAX = 1024,    /* pieces of a frame */
+	NET_IOV_MAX = 1024,    /* pieces of a frame, as sent and as received */
 	NET_ETH_MIN = 14,      /* shorter frames are dropped by net_send */
 	NET_FRAME_USUAL =
 		1518, /* of an interface with the usual MTU of 1500, a VLAN tag included */

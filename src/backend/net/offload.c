@@ -217,7 +217,7 @@ struct net_cut {
 	const struct netpkt *pkt;
 	struct net_layout l;
 	uint8_t head[HEADERS_MAX], orig[HEADERS_MAX];
-	struct iovec out[NET_IOV_MAX + 1];
+	struct iovec out[NET_IOV_MAX];
 };
 
 static void net_ip4_csum(uint8_t *ip, size_t len)
@@ -343,7 +343,7 @@ static bool net_fill(const struct netpkt *pkt, bool *lost,
 {
 	size_t field = (size_t)pkt->hdr.csum_start + pkt->hdr.csum_offset;
 	uint8_t head[HEADERS_MAX];
-	struct iovec out[NET_IOV_MAX + 1];
+	struct iovec out[NET_IOV_MAX];
 	struct netpkt p;
 	uint16_t s;
 
@@ -384,7 +384,9 @@ bool net_finish(const struct netpkt *pkt, unsigned accepts, unsigned *done, bool
 {
 	unsigned missing = net_needs(&pkt->hdr) & ~accepts;
 
-	*lost = pkt->n > NET_IOV_MAX ||
+	/* what is done here puts a piece of its own in front, and a receiver counts on NET_IOV_MAX
+	 */
+	*lost = pkt->n > NET_IOV_MAX - (missing ? 1u : 0u) ||
 		((pkt->hdr.flags | pkt->hdr.gso_type) && !net_hdr_check(pkt));
 	if (*lost)
 		return true;

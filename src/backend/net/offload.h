@@ -39,7 +39,8 @@ bool net_hdr_check(const struct netpkt *pkt);
  * Hand the frame to fn, finished as far as a port with these accepts needs it: once, or once for
  * each piece. *done: pieces to skip; counts those that fn took. When fn returns false the rest is
  * left for another call and the result is false. A frame that is not what its header says is
- * dropped: true, and *lost is set.
+ * dropped: true, and *lost is set; so is one in so many pieces that fn would get more than
+ * NET_IOV_MAX.
  */
 bool net_finish(const struct netpkt *pkt, unsigned accepts, unsigned *done, bool *lost,
 		bool (*fn)(void *opaque, const struct netpkt *pkt), void *opaque);
