@@ -246,7 +246,8 @@ void virtio_pause(struct virtio *v)
 
 static void virtio_start(struct virtio *v)
 {
-	v->running = !v->paused && v->s->status & VIRTIO_CONFIG_S_DRIVER_OK;
+	/* a reset that waits has not cleared the status yet */
+	v->running = !v->paused && !v->resetting && v->s->status & VIRTIO_CONFIG_S_DRIVER_OK;
 	if (!v->running)
 		return;
 	virtio_queues_start(v);

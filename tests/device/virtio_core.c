@@ -597,6 +597,45 @@ static void core_reset_held(void **state)
 	vbed_free(vb);
 }
 
+static void reset_toggle(void *opaque)
+{
+	struct vbed *vb = opaque;
+
+	assert_true(vb->vd->v->resetting);
+	machine_devs_pause(&vb->bed->md);
+	machine_devs_resume(&vb->bed->md);
+}
+
+/* Another vCPU takes bus mastering away and gives it back while a reset waits for elements. */
+static void core_reset_toggled(void **state)
+{
+	struct echo *ec;
+	struct vbed *vb = start(&ec, VBED_ALL, 1);
+	struct bh toggle;
+
+	bh_init(&toggle, vb->bed->loop, reset_toggle, vb);
+	ec->mode = ECHO_HOLD;
+	ec->drop_on_reset = false;
+	vbed_add(vb, 0, 1, VIN(good_buf(vb), 64));
+	vbed_kick(vb, 0);
+	vbed_add(vb, 0, 1, VIN(good_buf(vb), 64));
+	vbed_w(vb, 0x50, 0); /* the bell has rung */
+	bh_schedule(&toggle);
+	bh_schedule(&ec->bh);
+	vbed_w(vb, 0x70, 0);
+	assert_int_equal(ec->pops, 1);
+	assert_int_equal(vbed_status(vb), 0);
+	/* queues without DRIVER_OK do nothing */
+	vbed_queue(vb, 0, 16);
+	vbed_add(vb, 0, 1, VIN(good_buf(vb), 64));
+	vbed_kick(vb, 0);
+	assert_int_equal(ec->pops, 1);
+	ec->mode = ECHO_NOW;
+	vbed_start(vb, VBED_ALL, 1);
+	echo_once(vb, 0);
+	vbed_free(vb);
+}
+
 /* Removing the devices with elements out. */
 static void core_free_held(void **state)
 {
@@ -756,15 +795,17 @@ int main(void)
 		cmocka_unit_test(core_fair),          cmocka_unit_test(core_wrong),
 		cmocka_unit_test(core_wrong_queue),   cmocka_unit_test(core_features),
 		cmocka_unit_test(core_config),        cmocka_unit_test(core_reset_held),
-		cmocka_unit_test(core_free_held),     cmocka_unit_test(core_pause),
-		cmocka_unit_test(core_indirect_tail), cmocka_unit_test(core_migrate),
-		cmocka_unit_test(core_many_buffers),  cmocka_unit_test(core_late),
+		cmocka_unit_test(core_reset_toggled), cmocka_unit_test(core_free_held),
+		cmocka_unit_test(core_pause),         cmocka_unit_test(core_indirect_tail),
+		cmocka_unit_test(core_migrate),       cmocka_unit_test(core_many_buffers),
+		cmocka_unit_test(core_late),
 	};
 	const struct CMUnitTest both[] = {
-		cmocka_unit_test(core_echo),      cmocka_unit_test(core_pieces),
-		cmocka_unit_test(core_config),    cmocka_unit_test(core_reset_held),
-		cmocka_unit_test(core_free_held), cmocka_unit_test(core_pause),
-		cmocka_unit_test(core_migrate),   cmocka_unit_test(core_late),
+		cmocka_unit_test(core_echo),          cmocka_unit_test(core_pieces),
+		cmocka_unit_test(core_config),        cmocka_unit_test(core_reset_held),
+		cmocka_unit_test(core_reset_toggled), cmocka_unit_test(core_free_held),
+		cmocka_unit_test(core_pause),         cmocka_unit_test(core_migrate),
+		cmocka_unit_test(core_late),
 	};
 
 	return cmocka_run_group_tests_name("split", split, NULL, NULL) +
