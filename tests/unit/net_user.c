@@ -495,6 +495,45 @@ static void user_hostfwd(void **state)
 	nettest_free(&t);
 }
 
+/* The first datagram for the guest waits for the guest's ARP reply, and for nothing else. */
+static void user_hostfwd_resolves(void **state)
+{
+	struct nettest t;
+	struct sockaddr_in a = { .sin_family = AF_INET };
+	uint16_t port = free_port();
+	char text[100];
+	uint8_t f[60] = { 0 };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+	unsigned i;
+
+	snprintf(text, sizeof(text), "hostfwd=udp:127.0.0.1:%u-:7", port);
+	start(&t, text);
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	a.sin_port = htons(port);
+	assert_int_equal(sendto(fd, "hello", 5, 0, (struct sockaddr *)&a, sizeof(a)), 5);
+	for (i = 0; i < t.n || nettest_wait(&t, i + 1); i++)
+		if (be(t.got[i].bytes + 12, 2) == 0x806 && be(t.got[i].bytes + 38, 4) == SELF)
+			break;
+	assert_true(i < t.n);
+	memcpy(f, t.got[i].bytes + 6, 6);
+	memcpy(f + 6, guest_mac, 6);
+	put(f + 12, 4, 0x08060001);
+	put(f + 16, 4, 0x08000604);
+	put(f + 20, 2, 2);
+	memcpy(f + 22, guest_mac, 6);
+	put(f + 28, 4, SELF);
+	memcpy(f + 32, f, 6);
+	put(f + 38, 4, HOST);
+	nettest_clear(&t);
+	nettest_send(&t, f, sizeof(f), NULL);
+	nettest_run(&t, 20);
+	assert_true(t.n);
+	assert_int_equal(t.got[t.n - 1].bytes[23], 17);
+	assert_memory_equal(t.got[t.n - 1].bytes + 42, "hello", 5);
+	close(fd);
+	nettest_free(&t);
+}
+
 static void user_guestfwd(void **state)
 {
 	struct nettest t;
@@ -628,8 +667,9 @@ int main(void)
 		cmocka_unit_test(user_arp_and_ping), cmocka_unit_test(user_dhcp),
 		cmocka_unit_test(user_tcp),          cmocka_unit_test(user_tcp_large),
 		cmocka_unit_test(user_half_closed),  cmocka_unit_test(user_flow),
-		cmocka_unit_test(user_hostfwd),      cmocka_unit_test(user_guestfwd),
-		cmocka_unit_test(user_restrict),     cmocka_unit_test(user_options),
+		cmocka_unit_test(user_hostfwd),      cmocka_unit_test(user_hostfwd_resolves),
+		cmocka_unit_test(user_guestfwd),     cmocka_unit_test(user_restrict),
+		cmocka_unit_test(user_options),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

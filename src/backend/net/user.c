@@ -153,10 +153,22 @@ static void user_room(struct netport *p)
 
 /* --- from the guest --- */
 
+/* ARP, or ICMPv6, which has neighbours in it. */
+static bool user_resolves(const uint8_t *f, size_t n)
+{
+	return n > 20 && ((f[12] == 8 && f[13] == 6) ||
+			  (f[12] == 0x86 && f[13] == 0xdd && f[20] == IPPROTO_ICMPV6));
+}
+
 static bool user_receive(struct netport *p, const struct netpkt *pkt)
 {
 	struct user *u = user_of(p->nd);
 	size_t n = netpkt_get(pkt, 0, u->buf, MIN(pkt->len, sizeof(u->buf)));
+
+	/* what libslirp keeps until it knows the guest's address it sends with its next poll only
+	 */
+	if (user_resolves(u->buf, n))
+		bh_schedule(&u->poll_bh);
 
 	net_mss_raise(u->buf, n, p->peer->accepts & NET_TSO4, &u->mss);
 	u->busy = true;
