@@ -90,6 +90,7 @@ static void fuzz_segment(const uint8_t *p, size_t n)
 	BUG_ON(mss.v4 < 88 || mss.v6 < 88);
 	len = net_mss_mark(frame, n, &mss, &hdr, head);
 	BUG_ON(len > sizeof(head) || len > n);
+	BUG_ON(hdr.gso_type && !(hdr.flags & NET_HDR_NEEDS_CSUM));
 	if (hdr.flags & NET_HDR_NEEDS_CSUM)
 		BUG_ON((size_t)hdr.csum_start + hdr.csum_offset + 2 > n || !hdr.gso_size);
 	free(frame);

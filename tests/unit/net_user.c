@@ -502,7 +502,8 @@ static void user_hostfwd_resolves(void **state)
 	struct sockaddr_in a = { .sin_family = AF_INET };
 	uint16_t port = free_port();
 	char text[100];
-	uint8_t f[60] = { 0 };
+	uint8_t f[60] = { 0 }, large[5000] = { 1, 2, 3 };
+	uint16_t sum;
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
 	unsigned i;
 
@@ -530,6 +531,21 @@ static void user_hostfwd_resolves(void **state)
 	assert_true(t.n);
 	assert_int_equal(t.got[t.n - 1].bytes[23], 17);
 	assert_memory_equal(t.got[t.n - 1].bytes + 42, "hello", 5);
+	/* a large one is for the guest to cut, so its checksum is open */
+	nettest_clear(&t);
+	net_accepts(&t.nic, NET_ALL);
+	assert_int_equal(sendto(fd, large, sizeof(large), 0, (struct sockaddr *)&a, sizeof(a)),
+			 sizeof(large));
+	assert_true(nettest_wait(&t, 1));
+	assert_int_equal(t.got[0].hdr.gso_type, NET_GSO_UDP);
+	assert_int_equal(t.got[0].hdr.flags, NET_HDR_NEEDS_CSUM);
+	assert_int_equal(t.got[0].hdr.csum_start, 34);
+	assert_int_equal(t.got[0].hdr.csum_offset, 6);
+	put(f + 2, 2, (uint32_t)(t.got[0].len - 34));
+	f[0] = 0;
+	f[1] = 17;
+	sum = net_sum_mem(t.got[0].bytes + 26, 8, net_sum_mem(f, 4, 0));
+	assert_memory_equal(t.got[0].bytes + 40, &sum, 2);
 	close(fd);
 	nettest_free(&t);
 }

@@ -11,8 +11,10 @@ enum {
 	OPT_END = 0,
 	OPT_NOP = 1,
 	OPT_MSS = 2,
-	MSS_LARGE = 65495, /* of an IPv4 datagram of 65535 bytes */
-	MSS_MIN = 88,      /* less than any network has: it is not believed */
+	MSS_LARGE = 65495,   /* of an IPv4 datagram of 65535 bytes */
+	MSS_MIN = 88,        /* less than any network has: it is not believed */
+	UDP_WHOLE = 1500,    /* an IP datagram of the usual MTU, */
+	UDP_FRAGMENT = 1480, /* and what its fragments carry */
 };
 
 static unsigned be16(const uint8_t *p)
@@ -92,8 +94,9 @@ size_t net_mss_mark(const uint8_t *frame, size_t len, const struct net_mss *m, s
 	struct net_layout l;
 	struct iovec iov;
 	struct netpkt p = netpkt_of(&iov, frame, len, NULL);
-	size_t hl, mss;
-	uint8_t pseudo[4];
+	size_t hl, size;
+	unsigned field;
+	uint8_t pseudo[4], type;
 	uint64_t sum;
 	uint16_t s;
 
@@ -102,32 +105,40 @@ size_t net_mss_mark(const uint8_t *frame, size_t len, const struct net_mss *m, s
 		return 0;
 	if (l.proto == 6 || l.proto == 17)
 		hdr->flags = NET_HDR_DATA_VALID;
-	if (l.proto == 17 && !l.ip6 && l.end - l.l3 > 1500) {
+	if (l.proto == 17 && !l.ip6 && l.end - l.l3 > UDP_WHOLE) {
 		/* a datagram that the stack did not cut because it thinks the MTU large */
-		hdr->gso_type = NET_GSO_UDP;
-		hdr->gso_size = 1480;
-		hdr->hdr_len = l.l4 + 8;
+		type = NET_GSO_UDP;
+		size = UDP_FRAGMENT;
+		field = 6;
+		hl = l.l4 + 8u;
+	} else if (l.proto == 6 && l.end - l.l4 >= 20) {
+		type = l.ip6 ? NET_GSO_TCPV6 : NET_GSO_TCPV4;
+		size = l.ip6 ? m->v6 : m->v4;
+		field = 16;
+		hl = l.l4 + (frame[l.l4 + 12] >> 4) * 4u;
+		if (hl < l.l4 + 20u || hl > l.end || l.end - hl <= size)
+			return 0;
+	} else {
 		return 0;
 	}
-	mss = l.ip6 ? m->v6 : m->v4;
-	if (l.proto != 6 || l.end - l.l4 < 20)
-		return 0;
-	hl = l.l4 + (frame[l.l4 + 12] >> 4) * 4u;
-	if (hl > 128 || hl < l.l4 + 20u || hl > l.end || l.end - hl <= mss)
+	if (hl > 128 || hl > l.end)
 		return 0;
 	memcpy(head, frame, hl);
-	/* a segment to be cut has an open checksum: the field holds the pseudo header's sum */
+	/*
+	 * What is to be cut has an open checksum [VIRTIO1.2 5.1.6.4.1]: the field holds the pseudo
+	 * header's sum.
+	 */
 	sum = l.ip6 ? net_sum_mem(head + l.l3 + 8, 32, 0) : net_sum_mem(head + l.l3 + 12, 8, 0);
 	pseudo[0] = 0;
-	pseudo[1] = 6;
+	pseudo[1] = l.proto;
 	put16(pseudo + 2, (unsigned)(l.end - l.l4));
 	s = net_sum_mem(pseudo, 4, sum);
-	memcpy(head + l.l4 + 16, &s, 2);
+	memcpy(head + l.l4 + field, &s, 2);
 	*hdr = (struct net_hdr){ .flags = NET_HDR_NEEDS_CSUM,
-				 .gso_type = l.ip6 ? NET_GSO_TCPV6 : NET_GSO_TCPV4,
+				 .gso_type = type,
 				 .hdr_len = (uint16_t)hl,
-				 .gso_size = (uint16_t)mss,
+				 .gso_size = (uint16_t)size,
 				 .csum_start = l.l4,
-				 .csum_offset = 16 };
+				 .csum_offset = (uint16_t)field };
 	return hl;
 }
