@@ -28,6 +28,7 @@ struct dgram {
 	struct net_sockaddr local, remote; /* remote.len 0: connected already */
 	struct sockaddr_in self;           /* a group: who we are; sin_port 0: no group */
 	bool own_path, wait_out;
+	bool linked;    /* a unix socket: connected to remote, since its queue was full */
 	size_t pending; /* bytes of buf that the NIC had no room for; 0: none */
 	uint8_t buf[NET_FRAME_MAX];
 };
@@ -97,18 +98,40 @@ static void dgram_room(struct netport *p)
 	dgram_watch(d);
 }
 
+/* 0, or the error. */
+static int dgram_send(struct dgram *d, const struct netpkt *pkt)
+{
+	bool named = d->remote.len && !d->linked;
+	struct msghdr m = { .msg_iov = (struct iovec *)pkt->iov,
+			    .msg_iovlen = pkt->n,
+			    .msg_name = named ? &d->remote.sa : NULL,
+			    .msg_namelen = named ? d->remote.len : 0 };
+
+	return sendmsg(d->out, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? errno : 0;
+}
+
 static bool dgram_receive(struct netport *p, const struct netpkt *pkt)
 {
 	struct dgram *d = dgram_of(p->nd);
-	struct msghdr m = { .msg_iov = (struct iovec *)pkt->iov,
-			    .msg_iovlen = pkt->n,
-			    .msg_name = d->remote.len ? &d->remote.sa : NULL,
-			    .msg_namelen = d->remote.len };
+	int r = dgram_send(d, pkt);
 
-	if (sendmsg(d->out, &m, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || errno != EAGAIN)
+	if (r == ECONNREFUSED && d->linked) { /* the peer has gone, and may be another one now */
+		d->linked = false;
+		r = dgram_send(d, pkt);
+	}
+	if (r != EAGAIN)
 		return true; /* nobody there, too long, ...: lost, as on a wire */
 	if (d->out != d->f.fd)
 		return true; /* the group's queue: as full as a wire can be */
+	/*
+	 * It is the peer's queue that is full. The kernel tells when there is room in it only to a
+	 * socket that is connected; any other looks writable all the time.
+	 */
+	if (d->remote.len && d->remote.sa.sa_family == AF_UNIX && !d->linked) {
+		if (connect(d->f.fd, &d->remote.sa, d->remote.len))
+			return true;
+		d->linked = true;
+	}
 	d->wait_out = true;
 	dgram_watch(d);
 	return false;
