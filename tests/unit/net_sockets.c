@@ -483,6 +483,18 @@ static void sockets_tap(void **state)
 	assert_true(i >= 1000);
 	net_serve(&t.nic, false);
 	nettest_free(&t);
+	start(&t, NETDEV_TAP, "ifname=kvtest1");
+	assert_true(net_link(&t.nic));
+	if (system("ip link del kvtest1 2>/dev/null") == 0) {
+		unsigned busy = 0;
+
+		for (i = 0; i < 100; i++)
+			busy += loop_step(t.loop, false);
+		assert_true(busy < 3);
+		assert_false(net_link(&t.nic));
+		nettest_send(&t, f, sizeof(f), NULL);
+	}
+	nettest_free(&t);
 	/* an interface that is no tap; a tap that is busy */
 	nettest_new(&t);
 	assert_null(make(&t, NETDEV_TAP, "ifname=lo", &e));

@@ -5,7 +5,8 @@
  *               is told to the kernel), scripts at start and end, descriptors handed to us.
  * Not modelled: vhost-net (refused), making bridges.
  * Flow:         when the NIC has no room the tap is not read, and the host's queue fills and
- *               drops, as behind a slow card.
+ *               drops, as behind a slow card. When the interface is deleted the guest's link is
+ *               down, for good.
  * References: Documentation/networking/tuntap.rst of the kernel; [QEMU-MAN] for the options.
  * Threads: the loop's thread, see netdev.h.  Host resources: a descriptor a queue.
  */
@@ -40,6 +41,7 @@ struct tap_queue {
 	size_t pending; /* bytes of buf that the NIC had no room for; 0: none */
 	bool detached;  /* from the interface: the guest does not serve it */
 	bool out;       /* a write would have blocked */
+	bool gone;      /* the interface was deleted: it would be ready for ever */
 	struct {
 		struct net_hdr hdr;
 		uint8_t frame[NET_FRAME_MAX];
@@ -64,6 +66,8 @@ static void tap_watch(struct tap_queue *q)
 {
 	unsigned want = (q->pending || q->detached ? 0 : LOOP_IN) | (q->out ? LOOP_OUT : 0);
 
+	if (q->gone)
+		want = 0;
 	if (q->f.events != want)
 		loop_fd_set(q->t->nd.loop, &q->f, want);
 }
@@ -94,8 +98,13 @@ static void tap_read(struct tap_queue *q)
 	for (unsigned i = 0; i < TAP_ROUND && !q->pending; i++) {
 		ssize_t n = read(q->f.fd, at, cap);
 
+		if (n < 0 && errno == EBADFD) {
+			q->gone = true;
+			log_warn("netdev tap: %s was deleted", q->t->name);
+			netdev_connected(&q->t->nd, false);
+		}
 		if (n <= 0)
-			break; /* EAGAIN; EBADFD while the interface goes away */
+			break;
 		tap_give(q, (size_t)n);
 	}
 	net_flush(&q->t->nd.port[q->n]);
