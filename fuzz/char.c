@@ -43,6 +43,29 @@ static void fuzz_telnet(const uint8_t *data, size_t size, size_t cut)
 	free(two);
 }
 
+/* Read as far as telnet_ahead says: at most one BREAK, and that at the end. */
+static void fuzz_breaks(const uint8_t *data, size_t size)
+{
+	uint8_t *copy = malloc(size + 1), start[TELNET_START];
+	struct telnet t, before;
+	size_t answers = 0, m;
+	unsigned n;
+
+	telnet_start(&t, start);
+	for (size_t at = 0; at < size; at += m) {
+		m = telnet_ahead(&t, data + at, size - at);
+		BUG_ON(!m || m > size - at);
+		before = t;
+		memcpy(copy, data + at, m);
+		(void)telnet_input(&before, copy, m - 1, &n, fuzz_reply, &answers);
+		BUG_ON(n);
+		memcpy(copy, data + at, m);
+		(void)telnet_input(&t, copy, m, &n, fuzz_reply, &answers);
+		BUG_ON(m < size - at && n != 1);
+	}
+	free(copy);
+}
+
 static void fuzz_text(const char *text)
 {
 	struct chardev_opts o;
@@ -84,6 +107,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	if (data[0] & 1) {
 		fuzz_telnet(data + 2, size - 2, data[1]);
+		fuzz_breaks(data + 2, size - 2);
 		return 0;
 	}
 	start = starts[data[1] % (sizeof(starts) / sizeof(starts[0]))];

@@ -478,6 +478,34 @@ static void test_telnet(void **state)
 	chardev_free(c);
 }
 
+/* Break and key in one packet, as scripts send them: SysRq needs the break first. */
+static void test_telnet_break(void **state)
+{
+	static const uint8_t in[] = { 'a', 255, 243, 'h', 255, 255, 255, 243, 255, 243, 'b' };
+	static const char want[] = "a!h\xff!!b";
+	struct bench *b = *state;
+	struct chardev *c = make(b, "telnet:127.0.0.1:0,server=on,wait=off");
+	int fd;
+
+	attach(c, &b->fe);
+	for (size_t room = 1; room <= sizeof(in); room++) {
+		b->fe = (struct fe){ .mark = '!', .room = room };
+		fd = tcp_connect(port_of(c));
+		until(b, b->fe.opened == 1);
+		assert_int_equal(write(fd, in, sizeof(in)), sizeof(in));
+		while (b->fe.n < strlen(want)) {
+			until(b, !b->fe.room || b->fe.n == strlen(want));
+			b->fe.room = room;
+			chardev_accept_input(c);
+		}
+		assert_int_equal(b->fe.breaks, 3);
+		assert_memory_equal(b->fe.got, want, strlen(want));
+		close(fd);
+		until(b, b->fe.closed == 1);
+	}
+	chardev_free(c);
+}
+
 static bool wait_stop;
 static int waiting_told;
 
@@ -524,7 +552,8 @@ int main(void)
 		T(test_no_descriptors), T(test_unix_server), T(test_last_words),
 		T(test_tcp_server),     T(test_tcp_ports),   T(test_ipv6),
 		T(test_client),         T(test_reconnect),   T(test_fd),
-		T(test_abstract),       T(test_telnet),      T(test_wait),
+		T(test_abstract),       T(test_telnet),      T(test_telnet_break),
+		T(test_wait),
 	};
 
 	return cmocka_run_group_tests_name("char_socket", tests, NULL, NULL);

@@ -19,6 +19,7 @@
 struct fe {
 	uint8_t got[300000];
 	size_t n, room;
+	uint8_t mark; /* put into got at a break; 0: nothing */
 	int opened, closed, breaks, writable, mux_in, mux_out;
 };
 
@@ -49,6 +50,8 @@ static inline void fe_event(void *opaque, enum chardev_event ev)
 	f->opened += ev == CHARDEV_OPENED;
 	f->closed += ev == CHARDEV_CLOSED;
 	f->breaks += ev == CHARDEV_BREAK;
+	if (ev == CHARDEV_BREAK && f->mark)
+		f->got[f->n++] = f->mark;
 	f->mux_in += ev == CHARDEV_MUX_IN;
 	f->mux_out += ev == CHARDEV_MUX_OUT;
 }

@@ -109,13 +109,17 @@ static void sock_reply(void *opaque, const uint8_t *answer, size_t len)
 		stream_write(&k->s, answer, len, false);
 }
 
+/* The frontend hears of a BREAK behind what came before it, and ahead of what comes after it. */
+static size_t sock_ahead(struct stream *s, const uint8_t *buf, size_t n)
+{
+	return telnet_ahead(&container_of(s, struct sock, s)->tn, buf, n);
+}
+
 static size_t sock_filter(struct stream *s, uint8_t *buf, size_t n)
 {
 	struct sock *k = container_of(s, struct sock, s);
 	unsigned breaks;
 
-	if (!k->telnet)
-		return n;
 	n = telnet_input(&k->tn, buf, n, &breaks, sock_reply, k);
 	if (!breaks)
 		return n;
@@ -125,9 +129,11 @@ static size_t sock_filter(struct stream *s, uint8_t *buf, size_t n)
 	return 0;
 }
 
-static const struct stream_ops sock_stream = {
+static const struct stream_ops sock_stream = { .gone = sock_gone, .hung_up = sock_hung_up };
+static const struct stream_ops sock_telnet = {
 	.gone = sock_gone,
 	.hung_up = sock_hung_up,
+	.ahead = sock_ahead,
 	.filter = sock_filter,
 };
 
@@ -488,7 +494,7 @@ struct chardev *chardev_socket_new(struct loop *l, const char *id, const struct 
 		return NULL;
 	}
 	chardev_init(&k->c, &sock_ops, l, id);
-	stream_init(&k->s, &k->c, &sock_stream);
+	stream_init(&k->s, &k->c, o->telnet > 0 ? &sock_telnet : &sock_stream);
 	tick_init(&k->tick, l, o->server > 0 ? sock_relisten : sock_connect, k);
 	k->connecting = (struct loop_fd){ .fn = sock_connected, .opaque = k, .fd = -1, .slot = -1 };
 	k->c.open = false;

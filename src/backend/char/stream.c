@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -107,7 +108,12 @@ static void stream_read(struct stream *s, unsigned ready)
 		stream_events(s);
 		return;
 	}
-	n = read(s->fd.fd, buf, MIN(room, sizeof(buf)));
+	room = MIN(room, sizeof(buf));
+	if (s->ops->ahead) {
+		n = recv(s->fd.fd, buf, room, MSG_PEEK);
+		room = n > 0 ? s->ops->ahead(s, buf, (size_t)n) : room;
+	}
+	n = read(s->fd.fd, buf, room);
 	if (n > 0) {
 		size_t len = s->ops->filter ? s->ops->filter(s, buf, (size_t)n) : (size_t)n;
 

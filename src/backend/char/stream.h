@@ -22,6 +22,11 @@ struct stream_ops {
 	void (*gone)(struct stream *s);
 	/* The peer hung up, but input is left that the frontend has no room for. May be NULL. */
 	void (*hung_up)(struct stream *s);
+	/*
+	 * A socket has sent buf: how much of it, at least a byte, to read now; the rest comes the
+	 * next time. NULL: all.
+	 */
+	size_t (*ahead)(struct stream *s, const uint8_t *buf, size_t n);
 	/* Change input in place before the frontend gets it; bytes left. NULL: as it is. */
 	size_t (*filter)(struct stream *s, uint8_t *buf, size_t n);
 };

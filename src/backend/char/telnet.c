@@ -51,12 +51,40 @@ static uint8_t telnet_answer(struct telnet *t, uint8_t verb, uint8_t opt)
 	}
 }
 
+/* What byte leads to. */
+static enum telnet_state telnet_next(enum telnet_state state, uint8_t byte)
+{
+	switch (state) {
+	case TELNET_DATA: return byte == TELNET_IAC ? TELNET_COMMAND : TELNET_DATA;
+	case TELNET_COMMAND:
+		return byte == SB                     ? TELNET_SUB
+		       : byte >= WILL && byte <= DONT ? TELNET_OPTION
+						      : TELNET_DATA;
+	case TELNET_OPTION: return TELNET_DATA;
+	case TELNET_SUB: return byte == TELNET_IAC ? TELNET_SUB_IAC : TELNET_SUB;
+	case TELNET_SUB_IAC: break;
+	}
+	return byte == SE ? TELNET_DATA : TELNET_SUB;
+}
+
 static bool telnet_data(struct telnet *t, uint8_t byte)
 {
 	bool was_cr = t->cr;
 
 	t->cr = byte == '\r';
 	return byte || !was_cr || t->peer & 1 << BINARY;
+}
+
+size_t telnet_ahead(const struct telnet *t, const uint8_t *buf, size_t n)
+{
+	enum telnet_state state = (enum telnet_state)t->state;
+
+	for (size_t i = 0; i < n; i++) {
+		if (state == TELNET_COMMAND && buf[i] == BREAK)
+			return i + 1;
+		state = telnet_next(state, buf[i]);
+	}
+	return n;
 }
 
 size_t telnet_input(struct telnet *t, uint8_t *buf, size_t n, unsigned *breaks,
@@ -67,34 +95,28 @@ size_t telnet_input(struct telnet *t, uint8_t *buf, size_t n, unsigned *breaks,
 	*breaks = 0;
 	for (size_t i = 0; i < n; i++) {
 		uint8_t byte = buf[i], answer[TELNET_REPLY] = { TELNET_IAC, 0, byte };
+		enum telnet_state state = (enum telnet_state)t->state;
 
-		switch ((enum telnet_state)t->state) {
+		t->state = (uint8_t)telnet_next(state, byte);
+		switch (state) {
 		case TELNET_DATA:
-			if (byte == TELNET_IAC)
-				t->state = TELNET_COMMAND;
-			else if (telnet_data(t, byte))
+			if (byte != TELNET_IAC && telnet_data(t, byte))
 				buf[out++] = byte;
 			break;
 		case TELNET_COMMAND:
-			t->state = TELNET_DATA;
 			if (byte == TELNET_IAC && telnet_data(t, byte))
 				buf[out++] = byte;
 			else if (byte == BREAK)
 				(*breaks)++;
-			else if (byte == SB)
-				t->state = TELNET_SUB;
-			else if (byte >= WILL && byte <= DONT)
-				t->state = TELNET_OPTION;
 			t->verb = byte;
 			break;
 		case TELNET_OPTION:
-			t->state = TELNET_DATA;
 			answer[1] = telnet_answer(t, t->verb, byte);
 			if (answer[1])
 				reply(opaque, answer, sizeof(answer));
 			break;
-		case TELNET_SUB: t->state = byte == TELNET_IAC ? TELNET_SUB_IAC : TELNET_SUB; break;
-		case TELNET_SUB_IAC: t->state = byte == SE ? TELNET_DATA : TELNET_SUB; break;
+		case TELNET_SUB:
+		case TELNET_SUB_IAC: break;
 		}
 	}
 	return out;

@@ -34,3 +34,9 @@ void telnet_start(struct telnet *t, uint8_t out[TELNET_START]);
  */
 size_t telnet_input(struct telnet *t, uint8_t *buf, size_t n, unsigned *breaks,
 		    void (*reply)(void *opaque, const uint8_t *answer, size_t len), void *opaque);
+
+/*
+ * How many of n bytes of input, which telnet_input has not seen, to take at once so that a BREAK
+ * keeps its place: up to the end of the first one, or all. 0 only for 0. t does not change.
+ */
+size_t telnet_ahead(const struct telnet *t, const uint8_t *buf, size_t n);
