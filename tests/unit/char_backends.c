@@ -94,7 +94,7 @@ static void test_pty_slow(void **state)
 static void test_pipe(void **state)
 {
 	struct bench *b = *state;
-	char in[128], out[128], text[200], buf[200];
+	char in[128], out[128], text[200], buf[200], big[1000];
 	struct chardev *c;
 	size_t n, total = 0;
 	ssize_t r;
@@ -137,6 +137,18 @@ static void test_pipe(void **state)
 	close(fd); /* it leaves: who waits goes on */
 	until(b, b->fe.writable == 1);
 	assert_int_equal(chardev_write(c, (uint8_t *)buf, 100), 100);
+	/* the same when the reader took some, but not enough to go on */
+	fd = open(out, O_RDONLY | O_NONBLOCK);
+	for (int tries = 0; chardev_write(c, (uint8_t *)buf, 100) == 100; tries++) {
+		assert_true(tries < 4000);
+		rounds(b, 1);
+	}
+	for (int i = 0; i < 10; i++)
+		assert_int_equal(read(fd, big, 1000), 1000);
+	rounds(b, 10);
+	assert_int_equal(b->fe.writable, 1);
+	close(fd);
+	until(b, b->fe.writable == 2);
 	chardev_free(c);
 	unlink(in);
 	unlink(out);

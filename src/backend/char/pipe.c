@@ -70,7 +70,7 @@ static void pipe_tick(void *opaque)
 {
 	struct pipe_chardev *p = opaque;
 
-	if (stream_room(&p->s, false))
+	if (!p->c.want_write)
 		return;
 	if (!pipe_has_reader(p))
 		chardev_fe_writable(&p->c);
