@@ -374,6 +374,67 @@ static void test_mux_ports(void **state)
 	chardev_free(m);
 }
 
+/* A port that is full stays as it is, whatever is typed in the same piece. */
+static void test_mux_full(void **state)
+{
+	struct bench *b = *state;
+	struct chardev *ring = chardev_ring_new(b->loop, "below", 1000), *m, *p;
+	const struct chardev_mux_keys keys = { 0 };
+	uint8_t x[65536 - 1];
+
+	m = chardev_mux_new(b->loop, "m", ring, &keys, NULL);
+	attach(m, &b->fe);
+	p = chardev_port(m);
+	p = chardev_port(m);
+	attach(p, &b->fe2);
+	b->fe.room = 0;
+	memset(x, 'x', sizeof(x));
+	chardev_ring_input(ring, x, sizeof(x)); /* all but a byte */
+	chardev_ring_input(ring, "\1c", 2);
+	rounds(b, 1000);
+	chardev_ring_input(ring, "\1cy\1\1z", 6);
+	rounds(b, 10);
+	assert_int_equal(b->fe2.n, 0);
+	b->fe.room = sizeof(b->fe.got);
+	chardev_accept_input(m);
+	until(b, b->fe.n == sizeof(x) + 1);
+	rounds(b, 10);
+	assert_int_equal(b->fe.n, sizeof(x) + 1);
+	assert_memory_equal(b->fe.got, x, sizeof(x));
+	assert_int_equal(b->fe.got[sizeof(x)], 'y');
+	chardev_detach(p);
+	chardev_detach(m);
+	chardev_free(m);
+}
+
+static void mux_quits(void *opaque)
+{
+	++*(int *)opaque;
+}
+
+/* The C-a of one peer is not the next one's. */
+static void test_mux_peers(void **state)
+{
+	struct bench *b = *state;
+	struct chardev *ring = chardev_ring_new(b->loop, "below", 1000), *m;
+	int quits = 0;
+	const struct chardev_mux_keys keys = { .quit = mux_quits, .opaque = &quits };
+
+	m = chardev_mux_new(b->loop, "m", ring, &keys, NULL);
+	attach(m, &b->fe);
+	chardev_ring_input(ring, "a\1", 2);
+	until(b, b->fe.n == 1);
+	chardev_ring_event(ring, CHARDEV_CLOSED);
+	chardev_ring_event(ring, CHARDEV_OPENED);
+	chardev_ring_input(ring, "x", 1);
+	until(b, b->fe.n == 2);
+	assert_int_equal(quits, 0);
+	chardev_ring_input(ring, "\1x", 2);
+	until(b, quits == 1);
+	chardev_detach(m);
+	chardev_free(m);
+}
+
 /* A log below a mux has what all frontends wrote. */
 static void test_mux_options(void **state)
 {
@@ -401,9 +462,9 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, bench_setup, bench_teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_pty),          T(test_pty_slow),  T(test_pipe),
-		T(test_tty),          T(test_udp),       T(test_ringbuf),
-		T(test_file_and_log), T(test_mux_ports), T(test_mux_options),
+		T(test_pty),         T(test_pty_slow), T(test_pipe),         T(test_tty),
+		T(test_udp),         T(test_ringbuf),  T(test_file_and_log), T(test_mux_ports),
+		T(test_mux_options), T(test_mux_full), T(test_mux_peers),
 	};
 
 	return cmocka_run_group_tests_name("char_backends", tests, NULL, NULL);

@@ -71,11 +71,16 @@ static void mux_deliver(struct mux_port *p)
 	}
 }
 
+/*
+ * can_read gave the room of the port that was in focus then. A C-a c that comes first moves on to
+ * another, which may be full: what it has no room for is dropped, as nobody reads there.
+ */
 static void mux_push(struct mux *m, uint8_t byte)
 {
 	struct mux_port *p = mux_focused(m);
 
-	p->q[(p->head + p->n++) % MUX_QUEUE] = byte;
+	if (p->n < MUX_QUEUE)
+		p->q[(p->head + p->n++) % MUX_QUEUE] = byte;
 }
 
 static void mux_set_focus(struct mux *m, unsigned to)
@@ -138,10 +143,6 @@ static size_t mux_can_read(void *opaque)
 	return MUX_QUEUE - mux_focused(opaque)->n;
 }
 
-/*
- * len fits into the queue that was in focus when can_read was asked. A C-a c among them moves on to
- * another, which may be full: what it has no room for is dropped, as nobody reads there.
- */
 static void mux_read(void *opaque, const uint8_t *buf, size_t len)
 {
 	struct mux *m = opaque;
@@ -152,7 +153,7 @@ static void mux_read(void *opaque, const uint8_t *buf, size_t len)
 			mux_key(m, buf[i]);
 		} else if (buf[i] == MUX_ESCAPE) {
 			m->escaped = true;
-		} else if (mux_can_read(m)) {
+		} else {
 			mux_push(m, buf[i]);
 		}
 	}
@@ -171,6 +172,8 @@ static void mux_event(void *opaque, enum chardev_event ev)
 {
 	struct mux *m = opaque;
 
+	if (ev == CHARDEV_OPENED || ev == CHARDEV_CLOSED)
+		m->escaped = false; /* half a key of a peer that is gone */
 	if (ev == CHARDEV_BREAK) {
 		chardev_fe_event(&mux_focused(m)->c, ev);
 		return;
