@@ -313,6 +313,7 @@ LISTENER.bind(('127.0.0.1', 0))
 LISTENER.listen()
 PORT = LISTENER.getsockname()[1]
 open(path('file'), 'w').close()
+os.mkfifo(path('fifo'))
 
 WRONG = [
     (['-serial', f'tcp:127.0.0.1:{PORT},server=on'], f'127.0.0.1:{PORT}: Address already in use'),
@@ -343,6 +344,8 @@ WRONG = [
     (['-device', 'virtio-serial,max_ports=99'], '1 to 31'),
     (['-chardev', 'null,id=a', '-device', 'virtconsole,chardev=a', '-device',
       'virtconsole,chardev=a'], 'in use already'),
+    (['-serial', f'file:{path("fifo")}'], 'fifo: nobody reads this FIFO yet'),
+    (['-chardev', f'null,id=a,logfile={path("fifo")}'], 'fifo: nobody reads this FIFO yet'),
     (['-parallel', 'stdio'], 'only -parallel none'),
     (['-monitor', 'stdio'], 'only -monitor none'),
 ]

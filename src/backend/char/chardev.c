@@ -2,7 +2,6 @@
 #include "backend/char/chardev.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,11 +163,11 @@ void chardev_set_size(struct chardev *c, uint16_t cols, uint16_t rows)
 
 int chardev_log_to(struct chardev *c, const char *path, bool append, struct err *e)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (append ? O_APPEND : O_TRUNC), 0666);
+	int fd = writer_open(path, append, e);
 	struct writer *w;
 
 	if (fd < 0)
-		return err_set(e, errno, "logfile=%s: %s", path, strerror(errno));
+		return err_prefix(e, "logfile");
 	w = writer_new(fd, CHARDEV_QUEUE, CHARDEV_HARD_MAX, NULL, NULL, e); /* has its own copy */
 	close(fd);
 	if (!w)

@@ -137,25 +137,23 @@ struct chardev *chardev_fd_new(struct loop *l, const char *id, int in_fd, int ou
 	return &f->c;
 }
 
-static int fd_open(const char *id, const char *path, int flags, struct err *e)
+/* A FIFO without a writer is at its end. */
+static int fd_open_input(const char *path, struct err *e)
 {
-	int fd = open(path, flags | O_CLOEXEC | O_NOCTTY, 0666);
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 
-	if (fd < 0)
-		err_set(e, errno, "chardev %s: %s: %s", id, path, strerror(errno));
-	return fd;
+	return fd < 0 ? err_set(e, errno, "%s: %s", path, strerror(errno)) : fd;
 }
 
 struct chardev *chardev_file_new(struct loop *l, const char *id, const char *path, bool append,
 				 const char *input, struct err *e)
 {
-	/* a FIFO without a reader would block here for ever; one without a writer is at its end */
-	int in = input ? fd_open(id, input, O_RDONLY | O_NONBLOCK, e) : -1;
-	int out = input && in < 0 ? -1
-				  : fd_open(id, path,
-					    O_WRONLY | O_CREAT | (append ? O_APPEND : O_TRUNC), e);
+	int in = input ? fd_open_input(input, e) : -1;
+	int out = input && in < 0 ? -1 : writer_open(path, append, e);
 	struct chardev *c = out < 0 ? NULL : chardev_fd_new(l, id, in, out, e);
 
+	if (out < 0)
+		err_prefix(e, "chardev %s", id);
 	if (c) {
 		container_of(c, struct fd_chardev, c)->own_fd[0] = in;
 		container_of(c, struct fd_chardev, c)->own_fd[1] = out;

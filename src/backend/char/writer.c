@@ -133,6 +133,24 @@ static void *writer_thread(void *opaque)
 	return NULL;
 }
 
+int writer_open(const char *path, bool append, struct err *e)
+{
+	int fd = open(path,
+		      O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK |
+			      (append ? O_APPEND : O_TRUNC),
+		      0666);
+
+	if (fd < 0 && errno == ENXIO)
+		return err_set(e, ENXIO,
+			       "%s: nobody reads this FIFO yet; the chardev pipe waits for a "
+			       "reader while the machine runs",
+			       path);
+	if (fd < 0)
+		return err_set(e, errno, "%s: %s", path, strerror(errno));
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+	return fd;
+}
+
 struct writer *writer_new(int fd, size_t bound, size_t hard, void (*room)(void *opaque),
 			  void *opaque, struct err *e)
 {

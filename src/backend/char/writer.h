@@ -17,6 +17,12 @@
 struct writer;
 
 /*
+ * Open a file for one: made if it is not there, emptied unless append. A FIFO must have a reader
+ * already: open(2) would wait for it, and signals would not end that. The fd, or -errno.
+ */
+int writer_open(const char *path, bool append, struct err *e) must_check;
+
+/*
  * room(opaque) is called on the writer's thread when a queue that was found full has space again;
  * NULL: nobody wants to know. fd is duplicated.
  */
