@@ -6,6 +6,7 @@ backend; what cannot be opened is one clear line. Argument: the kvasir binary.
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import socket
@@ -280,6 +281,23 @@ def files():
              f'{rc} {got}')
 
 
+def full_disk():
+    """Output that the disk does not take is lost: a warning, and the guest goes on."""
+    r = Run('-serial', 'file:/dev/full', kernel=flood.path)
+    line = r.line(r.p.stderr)
+    t.ok(line == 'kvasir: warning: output to /dev/full: No space left on device; '
+         'what does not fit is lost\n', 'file: a full disk is told', line)
+    t.ok(r.end(signal.SIGTERM) == 0 and not r.err, 'file: once, and the guest runs', r.err)
+    with open(path('limit'), 'wb') as f:
+        f.truncate(1 << 30)
+    r = Run('-chardev', f'file,id=c,append=on,path={path("limit")}', '-serial', 'chardev:c',
+            kernel=flood.path,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30)))
+    line = r.line(r.p.stderr)
+    t.ok('File too large' in line, 'file: the limit of ulimit -f is told', line)
+    t.ok(r.end(signal.SIGTERM) == 0, 'file: and kills nobody', r.p.returncode)
+
+
 def muxed():
     """Two ports on one terminal; C-a c goes from one to the other."""
     with Guest(echo(0x2f8)) as g:
@@ -351,7 +369,7 @@ WRONG = [
 ]
 
 for f in (unix_server, server_waits, lambda: tcp('tcp'), lambda: tcp('telnet'), client, passed,
-          terminal, fifo, datagrams, files, muxed, floods):
+          terminal, fifo, datagrams, files, full_disk, muxed, floods):
     f()
 for args, says in WRONG:
     rc, out, err = kvasir(*BASE, *args, '-kernel', guest.path, timeout=30)

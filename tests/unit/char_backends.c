@@ -8,6 +8,7 @@
 #include <pty.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -317,6 +318,32 @@ static void test_file_and_log(void **state)
 	unlink(in);
 }
 
+/* A file that cannot grow loses output, stops nobody, and goes on when it can. */
+static void test_file_full(void **state)
+{
+	struct bench *b = *state;
+	char out[128], text[200], buf[64];
+	struct rlimit was, now;
+	struct chardev *c;
+
+	snprintf(out, sizeof(out), "%s", bench_path(b, "out"));
+	snprintf(text, sizeof(text), "file:%s", out);
+	c = make(b, text);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
+	now = (struct rlimit){ 4, was.rlim_max };
+	put(c, "abcd");
+	chardev_flush(c);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &now), 0);
+	put(c, "lost");
+	chardev_flush(c);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
+	put(c, "ef");
+	chardev_free(c);
+	read_all(out, buf, sizeof(buf));
+	assert_string_equal(buf, "abcdef");
+	unlink(out);
+}
+
 /* Several frontends: all write, one reads, C-a c goes round, what was typed stays where it was. */
 static void test_mux_ports(void **state)
 {
@@ -464,7 +491,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_pty),         T(test_pty_slow), T(test_pipe),         T(test_tty),
 		T(test_udp),         T(test_ringbuf),  T(test_file_and_log), T(test_mux_ports),
-		T(test_mux_options), T(test_mux_full), T(test_mux_peers),
+		T(test_mux_options), T(test_mux_full), T(test_mux_peers),    T(test_file_full),
 	};
 
 	return cmocka_run_group_tests_name("char_backends", tests, NULL, NULL);

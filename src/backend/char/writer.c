@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -39,6 +40,7 @@ struct writer {
 	bool stop, gone, abandoned;
 	int error; /* the fd is broken: output is dropped from now on */
 	bool dropped;
+	bool failed; /* said so */
 };
 
 static void writer_destroy(struct writer *w)
@@ -63,6 +65,26 @@ static size_t writer_take(struct writer *w, uint8_t *buf, size_t cap)
 	return n;
 }
 
+/* The piece at hand is lost. A full disk may have room again: what comes later is tried. */
+static void writer_failed(struct writer *w, int code)
+{
+	bool full = code == ENOSPC || code == EDQUOT || code == EFBIG, tell;
+	char link[32], path[256];
+	ssize_t n;
+
+	pthread_mutex_lock(&w->mutex);
+	w->error = full ? 0 : code;
+	tell = !w->failed && code != EPIPE; /* a reader that left: it need not be told */
+	w->failed |= tell;
+	pthread_mutex_unlock(&w->mutex);
+	if (!tell)
+		return;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", w->fd);
+	n = readlink(link, path, sizeof(path));
+	log_warn("output to %.*s: %s; %s", n > 0 ? (int)n : 6, n > 0 ? path : "a file",
+		 strerror(code), full ? "what does not fit is lost" : "nothing more is written");
+}
+
 static void writer_out(struct writer *w, const uint8_t *buf, size_t n)
 {
 	while (n) {
@@ -74,9 +96,7 @@ static void writer_out(struct writer *w, const uint8_t *buf, size_t n)
 			continue;
 		}
 		if (r < 0 && errno != EINTR) {
-			pthread_mutex_lock(&w->mutex);
-			w->error = errno;
-			pthread_mutex_unlock(&w->mutex);
+			writer_failed(w, errno);
 			return;
 		}
 		if (r <= 0)

@@ -29,7 +29,10 @@ int writer_open(const char *path, bool append, struct err *e) must_check;
 struct writer *writer_new(int fd, size_t bound, size_t hard, void (*room)(void *opaque),
 			  void *opaque, struct err *e);
 
-/* Queue up to len bytes; force ignores the bound, not hard. Bytes taken. After an error: all. */
+/*
+ * Queue up to len bytes; force ignores the bound, not hard. Bytes taken. After an error: all. What
+ * a full disk does not take is lost, and a warning says so once.
+ */
 size_t writer_put(struct writer *w, const uint8_t *buf, size_t len, bool force);
 
 /* Wait until all is written, or nothing has moved for two seconds. */
