@@ -4,6 +4,7 @@ Bad command lines: each ends with status 1 and one line that names the cause. (W
 parsing is in unit/options.c; here are files, sizes and devices.) Argument: the kvasir binary.
 """
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -109,6 +110,11 @@ for args, says in WRONG:
          ' '.join(a if len(a) < 60 else a[:20] + '...' for a in args).replace('#', '') or '(none)',
          f'status {rc}, wanted "{says}": {err}')
 
+# ulimit -f: SIGXFSZ would kill at the first write beyond, without a word
+p = subprocess.run([binary, '-accel', 'soft', good], stdin=subprocess.DEVNULL, capture_output=True,
+                   preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100 << 20,) * 2),
+                   timeout=20, check=False)
+t.ok(p.returncode == 1 and p.stderr.count(b'\n') == 1, 'ulimit -f', f'{p.returncode} {p.stderr}')
 rc, out, err = kvasir(binary, '-accel', 'kvm', good, timeout=20) if not os.path.exists('/dev/kvm') \
     else (1, b'', '/dev/kvm\n')
 t.ok(rc == 1 and '/dev/kvm' in err, '-accel kvm without /dev/kvm', f'{rc} {err}')

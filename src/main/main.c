@@ -81,7 +81,8 @@ static int main_signals(struct err *e)
 {
 	static const int end[] = { SIGINT, SIGTERM, SIGHUP };
 	static const int crash[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT };
-	static const int stop[] = { SIGTSTP }, cont[] = { SIGCONT }, ignore[] = { SIGPIPE };
+	static const int stop[] = { SIGTSTP }, cont[] = { SIGCONT };
+	static const int ignore[] = { SIGPIPE, SIGXFSZ }; /* the write says so */
 	static const int info[] = { SIGUSR1, SIGUSR2, SIGWINCH };
 
 	main_signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
