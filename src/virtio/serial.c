@@ -337,6 +337,27 @@ void vserial_writable(struct vport *p)
 
 /* --- input --- */
 
+/*
+ * The guest's next buffer for input. Those without room go back; a guest that adds such as fast as
+ * we take them must not keep the loop: after a queue of them others have their turn.
+ */
+static struct virtq_elem *vport_next(struct vport *p)
+{
+	struct virtq *q = vport_in(p);
+	struct virtq_elem *el;
+
+	for (unsigned i = 0; i < VSERIAL_QUEUE; i++) {
+		el = vserial_pop(q);
+		if (!el || el->in_len)
+			return el;
+		guest_error(&p->bus->vd.dev, "input_buffer", p->nr);
+		virtq_push(el, 0);
+		virtq_notify(q);
+	}
+	chardev_accept_input(p->chardev);
+	return NULL;
+}
+
 size_t vserial_room(struct vport *p)
 {
 	if (!p->bus || !vport_guest_open(p))
@@ -345,12 +366,8 @@ size_t vserial_room(struct vport *p)
 		virtq_drop(p->in);
 		p->in = NULL;
 	}
-	while (!p->in && (p->in = vserial_pop(vport_in(p))))
-		if (!p->in->in_len) { /* no room for anything */
-			guest_error(&p->bus->vd.dev, "input_buffer", p->nr);
-			virtq_push(p->in, 0);
-			p->in = NULL;
-		}
+	if (!p->in)
+		p->in = vport_next(p);
 	return p->in ? (size_t)MIN(p->in->in_len, (uint64_t)SIZE_MAX / 2) : 0;
 }
 

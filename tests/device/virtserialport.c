@@ -117,6 +117,42 @@ static void input_pieces(void **state)
 	sbed_free(s);
 }
 
+/* A guest that has another buffer without room whenever one comes back. */
+struct feeder {
+	struct gmem_listener l;
+	struct vq *q;
+	unsigned left;
+};
+
+static void feed(struct gmem_listener *l, gpa_t gpa, uint64_t len)
+{
+	struct feeder *f = container_of(l, struct feeder, l);
+
+	if (gpa == f->q->device + 2 && f->left && f->left--)
+		f->q->avail[1] = (uint16_t)(f->q->used[1] + f->q->size);
+}
+
+static void input_endless(void **state)
+{
+	struct sbed *s = ready(1000);
+	struct feeder f = { .l.written = feed, .q = &s->vb->q[IN], .left = 10000 };
+
+	sbed_send(s, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	for (unsigned i = 0; i < f.q->size; i++)
+		vbed_add(s->vb, IN, 1, VOUT(vbed_alloc(s->vb, 8), 8));
+	assert_int_equal(gmem_listen(s->b->md.mem, &f.l, NULL), 0);
+	chardev_ring_input(sbed_chr(s, "p"), "abcdefg", 7);
+	for (int i = 0; i < 10; i++) {
+		unsigned before = f.left;
+
+		loop_step(s->b->md.loop, false);
+		assert_true(before - f.left <= 256);
+	}
+	assert_true(f.left < 9500); /* and yet it goes on */
+	gmem_unlisten(s->b->md.mem, &f.l);
+	sbed_free(s);
+}
+
 static void output(void **state)
 {
 	struct sbed *s = ready(4);
@@ -293,15 +329,11 @@ static void busy_chardev(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(input),
-		cmocka_unit_test(input_notified),
-		cmocka_unit_test(input_pieces),
-		cmocka_unit_test(output),
-		cmocka_unit_test(output_closed),
-		cmocka_unit_test(output_changed),
-		cmocka_unit_test(reset),
-		cmocka_unit_test(busy_chardev),
-		cmocka_unit_test(queue_taken_away),
+		cmocka_unit_test(input),          cmocka_unit_test(input_notified),
+		cmocka_unit_test(input_pieces),   cmocka_unit_test(input_endless),
+		cmocka_unit_test(output),         cmocka_unit_test(output_closed),
+		cmocka_unit_test(output_changed), cmocka_unit_test(reset),
+		cmocka_unit_test(busy_chardev),   cmocka_unit_test(queue_taken_away),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
