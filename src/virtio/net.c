@@ -115,9 +115,12 @@ static int sink_gather(struct vnet *n, struct virtq *q, struct vnet_sink *k, siz
 		struct virtq_elem *el = virtq_pop(q);
 
 		if (!el) {
-			/* a driver whose whole ring is too small would wait for ever */
+			/*
+			 * A driver whose whole ring is too small would wait for ever; and with
+			 * buffers in more pieces than may be out we would try again for ever.
+			 */
 			const struct virtq_state *s = virtio_queue_state(n->vd.v, virtq_index(q));
-			bool never = k->n && k->n >= s->size;
+			bool never = k->n && (k->n >= s->size || n->vd.v->starved);
 
 			sink_undo(k);
 			return never ? -1 : 0;
