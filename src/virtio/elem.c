@@ -22,6 +22,7 @@ struct virtq_full {
 
 struct virtq_pool {
 	struct virtq_full *free[POOLS];
+	unsigned frees[POOLS]; /* their numbers: at most as many as the ring has entries */
 	size_t priv_off, iov_off;
 	struct virtq_chain chain;
 };
@@ -36,8 +37,10 @@ int virtq_pool_new(struct virtq *q)
 	q->pool = malloc(sizeof(*q->pool));
 	if (!q->pool)
 		return -1;
-	for (unsigned i = 0; i < POOLS; i++)
+	for (unsigned i = 0; i < POOLS; i++) {
 		q->pool->free[i] = NULL;
+		q->pool->frees[i] = 0;
+	}
 	q->pool->priv_off = elem_align(sizeof(struct virtq_full));
 	q->pool->iov_off = q->pool->priv_off + elem_align(q->v->vd->vc->elem_priv);
 	return 0;
@@ -108,6 +111,7 @@ static struct virtq_full *virtq_elem_alloc(struct virtq *q, unsigned n)
 	if (i < POOLS && pool->free[i]) {
 		f = pool->free[i];
 		pool->free[i] = (struct virtq_full *)f->el.next;
+		pool->frees[i]--;
 	} else {
 		f = malloc(pool->iov_off + cap * (sizeof(struct iovec) + sizeof(gpa_t)));
 		if (!f)
@@ -155,9 +159,10 @@ static void virtq_elem_free(struct virtq_full *f)
 	struct virtio *v = q->v;
 
 	v->segs -= f->el.out_n + (unsigned)f->el.in_n;
-	if (f->pool < POOLS) {
+	if (f->pool < POOLS && q->pool->frees[f->pool] < virtio_queue_max(v, q->n)) {
 		f->el.next = (struct virtq_elem *)q->pool->free[f->pool];
 		q->pool->free[f->pool] = f;
+		q->pool->frees[f->pool]++;
 	} else {
 		free(f);
 	}
