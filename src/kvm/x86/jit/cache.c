@@ -54,9 +54,10 @@ static uint32_t cache_serial(struct vcpu *v)
  * The tag bits of a context number: 62..48, so that tags of canonical addresses never meet; and
  * some of the index, so that address spaces that take turns find different places. Bits 63 and 47
  * of a canonical address are the same, and so they are in the tags of 64-bit code: those of 32-bit
- * code have bit 47 only.
+ * code have bit 63 only. An address that is not canonical may have any tag, and is not looked up:
+ * but that behind the lower half, which code runs into, has bit 47 only and so the tag of no code.
  */
-#define CACHE_FLAT32 BIT(47)
+#define CACHE_FLAT32 BIT(63)
 static void cache_set_context(struct vcpu *v, unsigned ctx, uint32_t serial)
 {
 	v->jit.link[ctx] = serial;

@@ -206,22 +206,31 @@ void trans_goto(struct trans *t, gva_t la, struct jit_link *l)
 	trans_goto_live(t, la, l, trans_flags_at(t, la));
 }
 
-/* A near target that is not canonical faults at the branch: the interpreter's function does it. */
-static void trans_check_target(struct trans *t)
+/*
+ * Jump, taken when S0 is not canonical: where it is a target, the branch faults. Of user code also
+ * when it is in the upper half, where there is none: a cycle less. Overwrites EFLAGS, S1.
+ */
+static size_t trans_not_canonical(struct trans *t)
 {
 	struct emit *e = &t->e;
 
 	asm_mov(e, S1, S0);
-	asm_shift(e, 4, true, S1, 16);
-	asm_shift(e, 7, true, S1, 16);
-	asm_rr(e, 0x3b, true, S1, S0);
-	trans_slow_at(t, asm_jump_fwd(e, CC_NE));
+	if (t->ctx == TLB_USER) {
+		asm_shift(e, 5, true, S1, 47);
+	} else {
+		asm_shift(e, 4, true, S1, 16);
+		asm_shift(e, 7, true, S1, 16);
+		asm_rr(e, 0x3b, true, S1, S0);
+	}
+	return asm_jump_fwd(e, CC_NE);
 }
 
-void trans_jump_s0(struct trans *t, int32_t pop, size_t miss[2])
+void trans_jump_s0(struct trans *t, int32_t pop, bool checked, size_t miss[3])
 {
 	struct emit *e = &t->e;
 
+	/* the tag of an address that is not canonical may be that of any code, the kernel's too */
+	miss[2] = checked || t->word == 4 ? 0 : trans_not_canonical(t);
 	asm_gs(e, 0x33, true, S0, (uint32_t)offsetof(struct vcpu, jit.token) + 8 * t->ctx);
 	asm_rr(e, 0x8b, false, S1, S0);
 	asm_ri(e, 4, false, S1, JIT_IBTC_SIZE - 1);
@@ -233,7 +242,7 @@ void trans_jump_s0(struct trans *t, int32_t pop, size_t miss[2])
 	jit_ibtc_go(e, t->ctx, pop);
 }
 
-void trans_jump_missed(struct trans *t, int32_t pop, const size_t miss[2])
+void trans_jump_missed(struct trans *t, int32_t pop, const size_t miss[3])
 {
 	asm_fix(&t->e, miss[1]);
 	if (t->ctx < JIT_CTXS) { /* as jit_ibtc_second */
@@ -244,20 +253,22 @@ void trans_jump_missed(struct trans *t, int32_t pop, const size_t miss[2])
 			trans_lea_rsp(t, -pop);
 	}
 	asm_fix(&t->e, miss[0]);
+	if (miss[2])
+		asm_fix(&t->e, miss[2]);
 }
 
 /*
- * Go to the address in S0; flags are in v->fl. When it is not known, or something waits: with undo,
- * the branch is undone by adding that to rSP and run by the interpreter, which also faults on a
- * target that is not canonical: no tag is one. With 0 (a call, whose push may have overwritten
- * where its target came from) the block is left for the target, which has been checked.
+ * Go to the address in S0; flags are in v->fl. When it is not known, or something waits: with undo
+ * (a return), the branch is undone by adding that to rSP and run by the interpreter, which also
+ * faults on a target that is not canonical. With 0 (a call, whose push may have overwritten where
+ * its target came from) the block is left for the target, which has been checked.
  */
 static void trans_goto_s0(struct trans *t, int32_t undo, uint32_t desc)
 {
 	struct emit *e = &t->e;
-	size_t miss[2];
+	size_t miss[3];
 
-	trans_jump_s0(t, 0, miss);
+	trans_jump_s0(t, 0, !undo, miss);
 	trans_jump_missed(t, 0, miss);
 	if (undo) {
 		trans_lea_rsp(t, undo);
@@ -295,7 +306,7 @@ void trans_indirect(struct trans *t, const struct insn *i, enum jit_kind kind)
 			trans_mov_word(t, S0, trans_reg(t, i->rm, S0, true));
 		}
 		if (t->word == 8)
-			trans_check_target(t);
+			trans_slow_at(t, trans_not_canonical(t));
 		if (kind == JK_CALL_E) {
 			asm_st(e, S0, JIT_OFF(jit.tmp));
 			trans_push(t, i, true, t->next);

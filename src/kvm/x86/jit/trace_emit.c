@@ -491,7 +491,7 @@ static void trace_other_target(struct trace_emit *x, const struct trace_other *o
 	const struct insn *i = &x->t.b->insns[o->step];
 	struct trans *t = &x->t;
 	int32_t pop = 0;
-	size_t miss[2];
+	size_t miss[3];
 
 	asm_fix(&t->e, o->from);
 	if (jit_kinds[i->id] == JK_RET)
@@ -501,7 +501,7 @@ static void trace_other_target(struct trace_emit *x, const struct trace_other *o
 	else
 		asm_mov(&t->e, S0, trans_reg(t, i->rm, S0, true));
 	trace_give_back(t);
-	trans_jump_s0(t, pop, miss);
+	trans_jump_s0(t, pop, false, miss);
 	trans_jump_missed(t, pop, miss);
 	trace_exit_before(x, o->step);
 }

@@ -173,12 +173,13 @@ void trans_goto_live(struct trans *t, gva_t la, struct jit_link *l, unsigned liv
 void trans_goto(struct trans *t, gva_t la, struct jit_link *l);
 /*
  * Go to the address in S0 by the table of indirect targets, with pop added to rSP; flags are in
- * v->fl. miss: jumps for asm_fix, taken when it is not known or something waits; no address that is
- * not canonical is known.
+ * v->fl. checked: it is known to be canonical. miss: jumps for trans_jump_missed, taken when the
+ * target is not known or not canonical, or something waits.
  */
-void trans_jump_s0(struct trans *t, int32_t pop, size_t miss[2]);
-/* What comes then; goes on when the target is not known to code. */
-void trans_jump_missed(struct trans *t, int32_t pop, const size_t miss[2]);
+void trans_jump_s0(struct trans *t, int32_t pop, bool checked, size_t miss[3]);
+/* What comes then; goes on when the target is not known to code. S0 is the target ^ token, if that
+ * was checked. */
+void trans_jump_missed(struct trans *t, int32_t pop, const size_t miss[3]);
 /* To C, to the beginning of the block; flags are in v->fl. why: JIT_HOT_*. */
 void trans_leave_hot(struct trans *t, unsigned why);
 void trans_indirect(struct trans *t, const struct insn *i, enum jit_kind kind);
