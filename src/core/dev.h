@@ -115,11 +115,6 @@ struct event_ops {
 	int (*doorbell)(void *opaque, const struct doorbell *d, bool assign, struct err *e);
 	/* An interrupt message: address and data as PCI's MSI and MSI-X have them. */
 	int (*msi)(void *opaque, uint64_t addr, uint32_t data);
-	/*
-	 * irqfd: an eventfd whose counting up sends a message, for those who are not in this
-	 * process (vhost). *gsi: the route, to be changed by a second call and freed by fd -1.
-	 */
-	int (*msi_fd)(void *opaque, int fd, int *gsi, uint64_t addr, uint32_t data);
 };
 
 /*

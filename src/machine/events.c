@@ -1,7 +1,8 @@
 /*
  * What the engine does for devices beside running vCPUs (core/dev.h, struct event_ops): doorbells
  * without an exit to us, and interrupt messages.
- * Not modelled: msi_fd, for device processes outside of this one.
+ * Not modelled: an eventfd that is an interrupt message (irqfd). Whoever could signal one, the
+ *               kernel's vhost, works on rings of ours (virtio/net_vhost.c), so we send the message.
  * Threads: any.
  */
 #include <errno.h>
