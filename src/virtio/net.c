@@ -252,7 +252,7 @@ static void vnet_queue(struct virtio_dev *vd, unsigned i)
 
 	if (i == vnet_ctrlq(n) && virtio_has(vd, VIRTIO_NET_F_CTRL_VQ)) {
 		vnet_ctrl_queue(n, i);
-	} else if (i / 2 >= n->pairs) {
+	} else if (i / 2 >= n->pairs || vnet_vhost_queue(n, i)) {
 		return;
 	} else if (i & 1) {
 		vnet_tx(n, i / 2);
@@ -286,8 +286,10 @@ void vnet_status_changed(struct vnet *n)
 
 static void vnet_changed(struct netport *p)
 {
-	if (!p->queue)
-		vnet_status_changed(vnet_of_port(p));
+	if (p->queue)
+		return;
+	vnet_status_changed(vnet_of_port(p));
+	vnet_vhost_update(vnet_of_port(p));
 }
 
 static const struct netport_ops vnet_port = {
@@ -314,6 +316,7 @@ void vnet_apply(struct vnet *n)
 	const uint64_t uso = BIT(F_GUEST_USO4) | BIT(F_GUEST_USO6);
 	unsigned accepts = 0;
 
+	vnet_vhost_stop(n, n->s.pairs, n->pairs, false);
 	for (unsigned i = 0; i < ARRAY_SIZE(in); i++)
 		if (n->s.offloads & BIT(in[i].feature))
 			accepts |= in[i].accepts;
@@ -331,6 +334,7 @@ void vnet_apply(struct vnet *n)
 		net_accepts(&n->port[i], accepts);
 		net_serve(&n->port[i], i < n->s.pairs);
 	}
+	vnet_vhost_update(n);
 }
 
 static int vnet_negotiated(struct virtio_dev *vd, uint64_t features)
@@ -345,6 +349,7 @@ static void vnet_start(struct virtio_dev *vd)
 {
 	struct vnet *n = vnet_of(vd);
 
+	vnet_vhost_stop(n, 0, n->pairs, false);
 	n->paused = false;
 	n->status_seen = vnet_status(n);
 	vnet_apply(n);
@@ -356,13 +361,27 @@ static void vnet_start(struct virtio_dev *vd)
 
 static void vnet_pause(struct virtio_dev *vd)
 {
-	vnet_of(vd)->paused = true;
+	struct vnet *n = vnet_of(vd);
+
+	vnet_vhost_stop(n, 0, n->pairs, false);
+	n->paused = true;
+}
+
+static void vnet_disabled(struct virtio_dev *vd, unsigned i)
+{
+	struct vnet *n = vnet_of(vd);
+
+	if (i / 2 >= n->pairs)
+		return;
+	vnet_vhost_stop(n, i / 2, i / 2 + 1, false);
+	virtio_queue_run(vd, i ^ 1); /* the other one is ours now */
 }
 
 static void vnet_vreset(struct virtio_dev *vd)
 {
 	struct vnet *n = vnet_of(vd);
 
+	vnet_vhost_stop(n, 0, n->pairs, true);
 	vnet_ctrl_reset(n);
 	for (unsigned i = 0; i < n->pairs; i++) {
 		n->tx_wait[i] = false;
@@ -409,6 +428,7 @@ static const struct virtio_class vnet_vclass = {
 	.negotiated = vnet_negotiated,
 	.start = vnet_start,
 	.queue = vnet_queue,
+	.disabled = vnet_disabled,
 	.reset = vnet_vreset,
 	.pause = vnet_pause,
 };
@@ -593,6 +613,8 @@ static int vnet_realize(struct dev *d, struct err *e)
 	r = netdev_attach(n->netdev, n->port, n->pairs, e);
 	if (r == 0) {
 		r = netdev_set_loop(n->netdev, virtio_loop(&n->vd), e);
+		if (r == 0)
+			r = vnet_vhost_new(n, e);
 		if (r)
 			netdev_detach(n->netdev);
 	}
@@ -628,6 +650,7 @@ static void vnet_unrealize(struct dev *d)
 	struct vnet *n = container_of(d, struct vnet, vd.dev);
 
 	virtio_lock(&n->vd);
+	vnet_vhost_free(n);
 	if (n->port[0].peer) {
 		/* back to the loop it came from, which outlives an iothread's */
 		netdev_detach(n->netdev);
@@ -643,6 +666,7 @@ void virtio_net_set_link(struct dev *d, bool up)
 	virtio_lock(&n->vd);
 	n->s.link_up = up;
 	vnet_status_changed(n);
+	vnet_vhost_update(n);
 	for (unsigned i = 0; i < n->pairs; i++)
 		net_room(&n->port[i]);
 	virtio_unlock(&n->vd);

@@ -48,6 +48,7 @@ struct vnet {
 	bool paused;
 	bool tx_wait[NET_QUEUES_MAX]; /* the backend has no room */
 	struct netport port[NET_QUEUES_MAX];
+	struct vnet_vhost *vhost; /* NULL: the netdev has no vhost */
 	struct vnet_state s;
 };
 
@@ -61,6 +62,19 @@ void vnet_ctrl_queue(struct vnet *n, unsigned queue);
 void vnet_ctrl_reset(struct vnet *n);
 void vnet_ctrl_negotiated(struct vnet *n, uint64_t features);
 bool vnet_filter(const struct vnet *n, const struct netpkt *pkt);
+
+/*
+ * net_vhost.c: queues that the kernel serves. new: in realize, after the netdev is attached; it
+ * does nothing when that has no vhost, and then the others do nothing, either.
+ */
+int vnet_vhost_new(struct vnet *n, struct err *e) must_check;
+void vnet_vhost_free(struct vnet *n);
+/* Something has changed that decides who serves which pair: link, pairs, status. */
+void vnet_vhost_update(struct vnet *n);
+/* Take pairs from .. to - 1 back; forget: the driver has reset the device. */
+void vnet_vhost_stop(struct vnet *n, unsigned from, unsigned to, bool forget);
+/* Queue (not the control queue) was kicked. False: the kernel does not serve it. */
+bool vnet_vhost_queue(struct vnet *n, unsigned queue);
 
 /* net.c: offloads or the number of queues have changed. */
 void vnet_apply(struct vnet *n);

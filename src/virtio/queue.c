@@ -359,6 +359,8 @@ void virtio_queue_disable(struct virtio *v, unsigned n)
 	if (!virtio_queue_max(v, n) || v->resetting || !v->s->q[n].enabled)
 		return;
 	biglock_lock(v->lock);
+	if (v->vd->vc->disabled)
+		v->vd->vc->disabled(v->vd, n);
 	virtq_stop(&v->q[n]);
 	virtq_unmap(&v->q[n]);
 	v->s->q[n].enabled = false;

@@ -79,6 +79,11 @@ struct virtio_class {
 	 * before and on after, and calls again if elements came meanwhile.
 	 */
 	void (*queue)(struct virtio_dev *vd, unsigned n);
+	/*
+	 * The driver takes queue n away while the device runs: nothing may be written to elements
+	 * of it any more. NULL: the device writes in its handlers only.
+	 */
+	void (*disabled)(struct virtio_dev *vd, unsigned n);
 	/* The driver resets the device. Drop or cancel elements; forget what the driver set up. */
 	void (*reset)(struct virtio_dev *vd);
 	/*

@@ -79,6 +79,7 @@ struct netpkt {
 
 struct netport;
 struct netdev;
+struct vhost;
 
 struct netport_ops {
 	/* A frame for this port, which finished as accepts asks. False: no room, not taken. */
@@ -141,6 +142,13 @@ struct netdev_ops {
 	const char *name; /* "user" */
 	/* l is the loop from now on; called before frames flow. NULL: it has nothing in a loop. */
 	int (*set_loop)(struct netdev *nd, struct loop *l, struct err *e);
+	/*
+	 * For those with vhost: the kernel serves a queue from now on, with hdr_len bytes of header
+	 * (10 or 12, the same for all queues). The descriptor that it works on, or -errno.
+	 */
+	int (*lend)(struct netdev *nd, unsigned queue, unsigned hdr_len, struct err *e);
+	/* It does so no more. */
+	void (*take_back)(struct netdev *nd, unsigned queue);
 	/* One line for people: addresses, the tap's name. NULL: none. */
 	void (*info)(struct netdev *nd, FILE *out);
 	void (*free)(struct netdev *nd);
@@ -152,6 +160,8 @@ struct netdev {
 	char *id;
 	struct loop *loop;
 	struct netport port[NET_QUEUES_MAX]; /* the host's ends */
+	/* The kernel's engine for each queue (vhost.h): the NIC may use it instead of the ports. */
+	struct vhost *vhost[NET_QUEUES_MAX]; /* NULL: there is none; for all queues or for none */
 	unsigned queues;
 	bool attached;  /* a NIC has it */
 	bool link_up;   /* the user's switch; true at the start */
