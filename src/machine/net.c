@@ -58,7 +58,10 @@ int machine_netdevs(struct machine *m, struct err *e)
 		struct netdev *nd = netdevs_find(&m->netdevs, d->netdev);
 		struct netfilter *f = NULL;
 
-		if (nd)
+		if (nd && nd->vhost[0])
+			err_set(e, ENOTSUP,
+				"a capture sees no frame of a netdev with vhost; leave vhost out");
+		else if (nd)
 			f = net_dump_new(d->id, d->file, d->maxlen, e);
 		else
 			err_set(e, ENOENT, "no -netdev has the id '%s'", d->netdev);

@@ -209,7 +209,7 @@ static const struct {
 	{ "k -nic bridge", "ifname=" },
 	{ "k -netdev tap", "an id is needed" },
 	{ "k -netdev tap,id=a -netdev tap,id=a", "taken" },
-	{ "k -netdev tap,id=a,vhost=on", "no vhost-net" },
+	{ "k -netdev tap,id=a,vhost=on,vnet_hdr=off", "needs vnet_hdr" },
 	{ "k -netdev hubport,id=a,hubid=0", "no hubs" },
 	{ "k -net nic", "add -net user" },
 	{ "k -net tap", "add -net nic" },

@@ -199,31 +199,44 @@ static int net_opt_guestfwd(struct netdev_opts *o, const char *value, struct err
 	return r;
 }
 
-static int net_opt_fd(struct netdev_opts *o, const char *value, struct err *e)
-{
-	unsigned long v;
-	int r;
-
-	if (o->nfds == NET_FDS)
-		return err_set(e, E2BIG, "fds: more than %d", NET_FDS);
-	r = net_number("fd", value, 0, 1 << 20, &v, e);
-	if (r == 0)
-		o->fds[o->nfds++] = (int)v;
-	return r;
-}
-
-static int net_opt_fds(struct netdev_opts *o, const char *value, struct err *e)
+/* Descriptors: "A:B:...", or one. name: of the key for one. */
+static int net_fds(const char *name, const char *value, int *fds, unsigned *n, struct err *e)
 {
 	char text[16];
 	int r = 0;
 
 	for (const char *s = value; r == 0 && s;) {
-		size_t n = strcspn(s, ":");
+		size_t len = strcspn(s, ":");
+		unsigned long v;
 
-		snprintf(text, sizeof(text), "%.*s", (int)MIN(n, sizeof(text) - 1), s);
-		r = net_opt_fd(o, text, e);
-		s = s[n] ? s + n + 1 : NULL;
+		if (*n == NET_FDS)
+			return err_set(e, E2BIG, "%ss: more than %d", name, NET_FDS);
+		snprintf(text, sizeof(text), "%.*s", (int)MIN(len, sizeof(text) - 1), s);
+		r = net_number(name, text, 0, 1 << 20, &v, e);
+		if (r == 0)
+			fds[(*n)++] = (int)v;
+		s = s[len] ? s + len + 1 : NULL;
 	}
+	return r;
+}
+
+static int net_opt_fds(struct netdev_opts *o, const char *value, struct err *e)
+{
+	return net_fds("fd", value, o->fds, &o->nfds, e);
+}
+
+static int net_opt_vhostfds(struct netdev_opts *o, const char *value, struct err *e)
+{
+	return net_fds("vhostfd", value, o->vhostfds, &o->nvhostfds, e);
+}
+
+static int net_opt_poll(struct netdev_opts *o, const char *value, struct err *e)
+{
+	unsigned long v;
+	int r = net_number("poll-us", value, 0, 1000000, &v, e);
+
+	if (r == 0)
+		o->poll_us = (unsigned)v;
 	return r;
 }
 
@@ -306,18 +319,18 @@ static const struct net_key tap_keys[] = {
 	{ "ifname", KEY_STR, O(ifname), 0, NULL, "name of the host's interface (default: chosen)" },
 	{ "script", KEY_STR, O(script), 0, NULL, "run with the name as argument at the start; no: none" },
 	{ "downscript", KEY_STR, O(downscript), 0, NULL, "the same at the end" },
-	{ "fd", KEY_SPECIAL, 0, 0, net_opt_fd, "an open tap" },
+	{ "fd", KEY_SPECIAL, 0, 0, net_opt_fds, "an open tap" },
 	{ "fds", KEY_SPECIAL, 0, 0, net_opt_fds, "A:B:...: the queues of one" },
 	{ "queues", KEY_SPECIAL, 0, 0, net_opt_queues, "pairs of queues, 1 to 16" },
 	{ "vnet_hdr", KEY_BOOL, O(vnet_hdr), O(vnet_hdr_set), NULL, "offloads (default on)" },
-	{ "vhost", KEY_STR, O(vhost_text), 0, NULL, "off" },
-	{ "vhostforce", KEY_OFF, 0, 0, NULL, "there is no vhost-net here" },
-	{ "vhostfd", KEY_REFUSED, 0, 0, NULL, "there is no vhost-net here" },
-	{ "vhostfds", KEY_REFUSED, 0, 0, NULL, "there is no vhost-net here" },
+	{ "vhost", KEY_BOOL, O(vhost), O(vhost_set), NULL, "the kernel moves the frames (vhost-net), where there is one" },
+	{ "vhostforce", KEY_BOOL, O(vhostforce), 0, NULL, "the same, and without vhost-net it is an error" },
+	{ "vhostfd", KEY_SPECIAL, 0, 0, net_opt_vhostfds, "an open /dev/vhost-net" },
+	{ "vhostfds", KEY_SPECIAL, 0, 0, net_opt_vhostfds, "A:B:...: one for each queue" },
 	{ "sndbuf", KEY_IGNORED, 0, 0, NULL, NULL },
 	{ "br", KEY_REFUSED, 0, 0, NULL, "put the tap into the bridge beforehand and give ifname" },
 	{ "helper", KEY_REFUSED, 0, 0, NULL, "make a tap for your user beforehand: ip tuntap add NAME mode tap user USER" },
-	{ "poll-us", KEY_IGNORED, 0, 0, NULL, NULL },
+	{ "poll-us", KEY_SPECIAL, 0, 0, net_opt_poll, "vhost polls for so long before it sleeps, us (default 0)" },
 	{ 0 },
 };
 
@@ -525,23 +538,22 @@ static int net_check_user(struct netdev_opts *o, struct err *e)
 
 static int net_check_tap(struct netdev_opts *o, struct err *e)
 {
-	bool vhost = false;
-
 	if (o->nfds && (o->ifname || o->script || o->downscript || o->queues))
 		return err_set(e, EINVAL,
 			       "ifname, script, downscript and queues do not go with fd or fds");
 	if (o->ifname && (!*o->ifname || strlen(o->ifname) > 15 || strpbrk(o->ifname, "/ ")))
 		return err_set(e, EINVAL, "ifname=%s: 1 to 15 letters without '/'", o->ifname);
-	if (o->vhost_text) {
-		if (net_bool("vhost", o->vhost_text, &vhost, e))
-			return -EINVAL;
-		if (vhost)
-			return err_set(e, ENOTSUP,
-				       "vhost=on is not supported: there is no vhost-net here; "
-				       "leave it out");
-	}
 	if (!o->queues)
 		o->queues = o->nfds ? o->nfds : 1;
+	if (!o->vhost_set)
+		o->vhost = o->vhostforce || o->nvhostfds;
+	if (!o->vhost && o->nvhostfds)
+		return err_set(e, EINVAL, "vhostfd does not go with vhost=off");
+	if (o->nvhostfds && o->nvhostfds != o->queues)
+		return err_set(e, EINVAL, "vhostfds: %u of them for %u queue%s", o->nvhostfds,
+			       o->queues, o->queues > 1 ? "s" : "");
+	if (o->vhost && o->vnet_hdr_set && !o->vnet_hdr)
+		return err_set(e, EINVAL, "vhost=on needs vnet_hdr=on");
 	return 0;
 }
 
@@ -651,10 +663,10 @@ static void net_addr_free(struct net_addr *a)
 
 void netdev_opts_free(struct netdev_opts *o)
 {
-	char **own[] = { &o->hostname,   &o->domainname, &o->tftp,    &o->tftp_server_name,
-			 &o->bootfile,   &o->ifname,     &o->script,  &o->downscript,
-			 &o->vhost_text, &o->listen,     &o->connect, &o->udp,
-			 &o->mcast,      &o->localaddr,  &o->id };
+	char **own[] = { &o->hostname,  &o->domainname, &o->tftp,   &o->tftp_server_name,
+			 &o->bootfile,  &o->ifname,     &o->script, &o->downscript,
+			 &o->listen,    &o->connect,    &o->udp,    &o->mcast,
+			 &o->localaddr, &o->id };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(own); i++)
 		free(*own[i]);

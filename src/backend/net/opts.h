@@ -66,10 +66,12 @@ struct netdev_opts {
 	unsigned nguestfwd;
 
 	/* tap */
-	char *ifname, *script, *downscript, *vhost_text;
-	int fds[NET_FDS];
-	unsigned nfds, queues; /* queues 0: as many as fds, or 1 */
+	char *ifname, *script, *downscript;
+	int fds[NET_FDS], vhostfds[NET_FDS];
+	unsigned nfds, nvhostfds, queues; /* queues 0: as many as fds, or 1 */
+	unsigned poll_us;                 /* vhost polls for so long */
 	bool vnet_hdr, vnet_hdr_set;
+	bool vhost, vhost_set, vhostforce; /* force: without vhost it is an error */
 
 	/* stream, dgram, socket */
 	struct net_addr local, remote; /* stream: local */

@@ -3,7 +3,9 @@
  *
  * Modelled:     multiple queues, offloads in both directions by the vnet header (what the NIC takes
  *               is told to the kernel), scripts at start and end, descriptors handed to us.
- * Not modelled: vhost-net (refused), making bridges.
+ * vhost:        the NIC uses the kernel's vhost-net itself (vhost.h); meanwhile the queue is lent,
+ *               and nothing is read here.
+ * Not modelled: making bridges.
  * Flow:         when the NIC has no room the tap is not read, and the host's queue fills and
  *               drops, as behind a slow card. When the interface is deleted the guest's link is
  *               down, for good.
@@ -24,6 +26,7 @@
 
 #include "backend/net/kinds.h"
 #include "backend/net/sockaddr.h"
+#include "backend/net/vhost.h"
 #include "base/bits.h"
 #include "base/log.h"
 
@@ -32,7 +35,11 @@
 #define TUN_F_USO6 0x40
 #endif
 
-enum { TAP_ROUND = 64 }; /* frames before others in the loop have their turn */
+enum {
+	TAP_ROUND = 64, /* frames before others in the loop have their turn */
+	TAP_HDR_MAX =
+		12, /* bytes before a frame: struct net_hdr, and for vhost a number behind it */
+};
 
 struct tap_queue {
 	struct tap *t;
@@ -40,12 +47,10 @@ struct tap_queue {
 	struct loop_fd f;
 	size_t pending; /* bytes of buf that the NIC had no room for; 0: none */
 	bool detached;  /* from the interface: the guest does not serve it */
+	bool lent;      /* to vhost */
 	bool out;       /* a write would have blocked */
 	bool gone;      /* the interface was deleted: it would be ready for ever */
-	struct {
-		struct net_hdr hdr;
-		uint8_t frame[NET_FRAME_MAX];
-	} buf;
+	uint8_t buf[TAP_HDR_MAX + NET_FRAME_MAX];
 };
 
 struct tap {
@@ -53,6 +58,7 @@ struct tap {
 	char name[IFNAMSIZ];
 	char *downscript;
 	bool vnet_hdr, multi;
+	unsigned hdr_len; /* 0: no header */
 	unsigned offload; /* NET_*: what the kernel may leave to us */
 	struct tap_queue *q;
 };
@@ -66,6 +72,8 @@ static void tap_watch(struct tap_queue *q)
 {
 	unsigned want = (q->pending || q->detached ? 0 : LOOP_IN) | (q->out ? LOOP_OUT : 0);
 
+	if (q->lent)
+		want = LOOP_HUP; /* of a deleted interface */
 	if (q->gone)
 		want = 0;
 	if (q->f.events != want)
@@ -76,33 +84,35 @@ static void tap_watch(struct tap_queue *q)
 
 static bool tap_give(struct tap_queue *q, size_t n)
 {
-	size_t hl = q->t->vnet_hdr ? sizeof(q->buf.hdr) : 0;
+	size_t hl = q->t->hdr_len;
+	struct net_hdr hdr;
 	struct iovec iov;
 	struct netpkt p;
 
 	if (n <= hl)
 		return true;
-	p = netpkt_of(&iov, q->buf.frame, n - hl, hl ? &q->buf.hdr : NULL);
+	memcpy(&hdr, q->buf, sizeof(hdr));
+	p = netpkt_of(&iov, q->buf + hl, n - hl, hl ? &hdr : NULL);
 	if (net_send(&q->t->nd.port[q->n], &p))
 		return true;
 	q->pending = n;
 	return false;
 }
 
+static void tap_gone(struct tap_queue *q)
+{
+	q->gone = true;
+	log_warn("netdev tap: %s was deleted", q->t->name);
+	netdev_connected(&q->t->nd, false);
+}
+
 static void tap_read(struct tap_queue *q)
 {
-	bool vnet = q->t->vnet_hdr;
-	void *at = vnet ? (void *)&q->buf.hdr : q->buf.frame;
-	size_t cap = vnet ? sizeof(q->buf) : sizeof(q->buf.frame);
-
 	for (unsigned i = 0; i < TAP_ROUND && !q->pending; i++) {
-		ssize_t n = read(q->f.fd, at, cap);
+		ssize_t n = read(q->f.fd, q->buf, q->t->hdr_len + NET_FRAME_MAX);
 
-		if (n < 0 && errno == EBADFD) {
-			q->gone = true;
-			log_warn("netdev tap: %s was deleted", q->t->name);
-			netdev_connected(&q->t->nd, false);
-		}
+		if (n < 0 && errno == EBADFD)
+			tap_gone(q);
 		if (n <= 0)
 			break;
 		tap_give(q, (size_t)n);
@@ -114,11 +124,13 @@ static void tap_ready(void *opaque, unsigned ready)
 {
 	struct tap_queue *q = opaque;
 
+	if (ready & LOOP_HUP && q->lent && !q->gone)
+		tap_gone(q);
 	if (ready & LOOP_OUT && q->out) {
 		q->out = false;
 		net_room(&q->t->nd.port[q->n]);
 	}
-	if (ready & LOOP_IN && !q->pending && !q->detached)
+	if (ready & LOOP_IN && !q->pending && !q->detached && !q->lent)
 		tap_read(q);
 	tap_watch(q);
 }
@@ -140,11 +152,13 @@ static bool tap_receive(struct netport *p, const struct netpkt *pkt)
 {
 	struct tap *t = tap_of(p->nd);
 	struct tap_queue *q = &t->q[p->queue];
+	uint8_t hdr[TAP_HDR_MAX] = { 0 };
 	struct iovec iov[IOV_MAX];
 	unsigned n = 0;
 
-	if (t->vnet_hdr)
-		iov[n++] = (struct iovec){ (void *)&pkt->hdr, sizeof(pkt->hdr) };
+	memcpy(hdr, &pkt->hdr, sizeof(pkt->hdr));
+	if (t->hdr_len)
+		iov[n++] = (struct iovec){ hdr, t->hdr_len };
 	if (pkt->n > IOV_MAX - n)
 		return true; /* no honest frame has so many pieces */
 	memcpy(iov + n, pkt->iov, pkt->n * sizeof(*iov));
@@ -225,6 +239,7 @@ static void tap_free(struct netdev *nd)
 	if (t->downscript && tap_script(t->downscript, t->name, &e))
 		log_warn("netdev tap: %s", e.msg);
 	for (unsigned i = 0; t->q && i < nd->queues; i++) {
+		vhost_free(nd->vhost[i]);
 		loop_fd_del(nd->loop, &t->q[i].f);
 		if (t->q[i].f.fd >= 0)
 			close(t->q[i].f.fd);
@@ -251,15 +266,46 @@ static int tap_set_loop(struct netdev *nd, struct loop *l, struct err *e)
 	return 0;
 }
 
+static int tap_lend(struct netdev *nd, unsigned queue, unsigned hdr_len, struct err *e)
+{
+	struct tap *t = tap_of(nd);
+	struct tap_queue *q = &t->q[queue];
+	int len = (int)hdr_len;
+
+	if (t->hdr_len != hdr_len) {
+		/* it is the interface's, for all its queues; what waits has the old one */
+		if (ioctl(q->f.fd, TUNSETVNETHDRSZ, &len))
+			return err_set(e, errno, "tap %s: TUNSETVNETHDRSZ: %s", t->name,
+				       strerror(errno));
+		t->hdr_len = hdr_len;
+		for (unsigned i = 0; i < nd->queues; i++)
+			t->q[i].pending = 0;
+	}
+	q->pending = 0;
+	q->lent = true;
+	tap_watch(q);
+	return q->f.fd;
+}
+
+static void tap_take_back(struct netdev *nd, unsigned queue)
+{
+	struct tap_queue *q = &tap_of(nd)->q[queue];
+
+	q->lent = false;
+	tap_watch(q);
+}
+
 static void tap_info(struct netdev *nd, FILE *out)
 {
-	fprintf(out, "ifname=%s,queues=%u,vnet_hdr=%s", tap_of(nd)->name, nd->queues,
-		tap_of(nd)->vnet_hdr ? "on" : "off");
+	fprintf(out, "ifname=%s,queues=%u,vnet_hdr=%s,vhost=%s", tap_of(nd)->name, nd->queues,
+		tap_of(nd)->vnet_hdr ? "on" : "off", nd->vhost[0] ? "on" : "off");
 }
 
 static const struct netdev_ops tap_ops = {
 	.name = "tap",
 	.set_loop = tap_set_loop,
+	.lend = tap_lend,
+	.take_back = tap_take_back,
 	.info = tap_info,
 	.free = tap_free,
 };
@@ -336,6 +382,44 @@ static int tap_given_queue(struct tap *t, const struct netdev_opts *o, struct ta
 				: 0;
 }
 
+static int tap_vhost_all(struct tap *t, const struct netdev_opts *o, struct err *e)
+{
+	if (!t->vnet_hdr)
+		return err_set(e, EINVAL, "vhost needs vnet_hdr=on");
+	for (unsigned i = 0; i < o->queues; i++) {
+		int fd = o->nvhostfds ? fcntl(o->vhostfds[i], F_DUPFD_CLOEXEC, 3) : vhost_open(e);
+
+		if (fd < 0 && o->nvhostfds)
+			return err_set(e, errno, "vhostfd=%d: %s", o->vhostfds[i], strerror(errno));
+		if (fd >= 0)
+			t->nd.vhost[i] = vhost_new(fd, NULL, e);
+		if (!t->nd.vhost[i])
+			return -e->code;
+		t->nd.vhost[i]->busy_us = o->poll_us;
+	}
+	return 0;
+}
+
+/*
+ * Without vhostforce a host that has no vhost-net is a warning, and frames go through us: as QEMU
+ * does it, so that one command line fits all hosts. A wrong descriptor is an error.
+ */
+static int tap_vhost(struct tap *t, const struct netdev_opts *o, struct err *e)
+{
+	struct err why = { 0 };
+
+	if (!o->vhost || tap_vhost_all(t, o, &why) == 0)
+		return 0;
+	for (unsigned i = 0; i < o->queues; i++) {
+		vhost_free(t->nd.vhost[i]);
+		t->nd.vhost[i] = NULL;
+	}
+	if (o->vhostforce || o->nvhostfds)
+		return err_set(e, why.code, "%s", why.msg);
+	log_warn("netdev %s: %s; going on without vhost", t->nd.id, why.msg);
+	return 0;
+}
+
 static int tap_start(struct tap *t, const struct netdev_opts *o, struct err *e)
 {
 	int hdr = sizeof(struct net_hdr), r = 0;
@@ -353,6 +437,7 @@ static int tap_start(struct tap *t, const struct netdev_opts *o, struct err *e)
 	}
 	if (r)
 		return r;
+	t->hdr_len = t->vnet_hdr ? (unsigned)hdr : 0;
 	if (t->vnet_hdr) {
 		accepts = NET_ALL;
 		if (ioctl(t->q[0].f.fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6))
@@ -361,6 +446,9 @@ static int tap_start(struct tap *t, const struct netdev_opts *o, struct err *e)
 	}
 	for (unsigned i = 0; i < o->queues; i++)
 		t->nd.port[i].accepts = accepts;
+	r = tap_vhost(t, o, e);
+	if (r < 0)
+		return r;
 	if (o->script && strcmp(o->script, "no"))
 		r = tap_script(o->script, t->name, e);
 	if (r == 0 && o->downscript && strcmp(o->downscript, "no"))
