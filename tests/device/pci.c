@@ -238,6 +238,34 @@ static void pci_msix_table(void **state)
 	bed_free(b);
 }
 
+/* Whatever is no interrupt's address is memory's. */
+static void pci_msix_to_memory(void **state)
+{
+	struct bed *b = bed_new();
+	struct gmem_opts o = { .thp_off = true };
+	struct fake *f;
+	uint32_t v = 0;
+
+	assert_int_equal(gmem_add_ram(b->md.mem, "ram", 0, 0x10000, &o, NULL), 0);
+	f = msix_new(b);
+	bed_cfg_write(b, 0, CAP_MSIX + 2, PCI_MSIX_ENABLE, 2);
+	for (unsigned i = 0; i < 3; i++) {
+		static const uint64_t addr[] = { 0x1236, 0x10000, 0xfef00000 };
+
+		bus_mem_write(b->md.bus, TABLE + 16 * i, addr[i], 8); /* bits 1:0 are 0 */
+		bus_mem_write(b->md.bus, TABLE + 16 * i + 8, 0x12345678, 8);
+		pci_msix_notify(&f->pci, i);
+	}
+	assert_int_equal(b->msgs, 0);
+	assert_int_equal(gmem_read(b->md.mem, 0x1234, &v, 4), 0);
+	assert_int_equal(v, 0x12345678);
+	bus_mem_write(b->md.bus, TABLE + 16, 0x1200fee01000, 8); /* a large APIC id */
+	pci_msix_notify(&f->pci, 1);
+	assert_int_equal(b->msgs, 1);
+	assert_int_equal(b->msg[0].addr, 0x1200fee01000);
+	bed_free(b);
+}
+
 static void pci_msix_masks(void **state)
 {
 	struct bed *b = bed_new();
@@ -438,6 +466,7 @@ int main(void)
 		cmocka_unit_test(pci_places),
 		cmocka_unit_test(pci_intx_line_and_status),
 		cmocka_unit_test(pci_msix_table),
+		cmocka_unit_test(pci_msix_to_memory),
 		cmocka_unit_test(pci_msix_masks),
 		cmocka_unit_test(pci_msix_threads),
 		cmocka_unit_test(pci_msi_vectors),

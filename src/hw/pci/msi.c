@@ -4,18 +4,27 @@
 #include <string.h>
 
 #include "base/bug.h"
+#include "core/memory.h"
+
+enum { PCI_MSG_WINDOW = 0xfee }; /* FEE00000h to FEEFFFFFh */
 
 static bool pci_msg_possible(const struct pci_dev *p)
 {
 	return p->dev.md->events && p->dev.md->events->msi;
 }
 
+/* The upper half of an interrupt's address may carry bits of a large APIC id. */
+static bool pci_msg_write(const struct machine_devs *md, uint64_t addr, uint32_t data)
+{
+	if ((uint32_t)addr >> 20 == PCI_MSG_WINDOW)
+		return md->events->msi(md->events_opaque, addr, data) >= 0;
+	return md->mem && gmem_write(md->mem, addr, &data, sizeof(data)) == 0;
+}
+
 static void pci_msg_send(struct pci_dev *p, uint64_t addr, uint32_t data)
 {
-	const struct machine_devs *md = p->dev.md;
-
 	trace(&p->dev, "message", addr, data);
-	if (!pci_is_master(p) || md->events->msi(md->events_opaque, addr, data) < 0)
+	if (!pci_is_master(p) || !pci_msg_write(p->dev.md, addr, data))
 		guest_error(&p->dev, "message_lost", addr, data);
 }
 

@@ -1,14 +1,15 @@
 /*
  * Messages instead of interrupt lines: MSI and MSI-X of a PCI function.
  *
- * A message is a write of a word to an address, which the engine turns into an interrupt
- * (machine_devs.events). Masked vectors are remembered as pending and sent when they are unmasked.
+ * A message is a write of a word to an address: at FEExxxxxh the engine turns it into an interrupt
+ * (machine_devs.events), anywhere else it goes to memory, as all that a device writes. Masked
+ * vectors are remembered as pending and sent when they are unmasked.
  *
  * Modelled:     MSI with 64-bit addresses, up to 32 vectors and per-vector masks; MSI-X with table
  *               and pending bits in a BAR of their own. Messages need bus mastering, as any write
  *               of a device to memory does; without it they are lost.
  * Not modelled: MSI-X tables that share a BAR with registers.
- * References:   [PCI3.0 6.8].
+ * References:   [PCI3.0 6.8], [SDM3 10.11.1] addresses of interrupts.
  * Threads:      the notify functions and msi_on, msix_on: any thread (msg_lock of the function
  *               covers table, masks, pending and enable bits); the rest under the device lock.
  */
