@@ -202,6 +202,17 @@ def passed():
             t.ok(r.end() == 7, 'fd=: a listening socket')
 
 
+def passed_twice():
+    """One descriptor for two chardevs: both would read it."""
+    a, b = socket.socketpair()
+    p = subprocess.run([*BASE, '-chardev', f'socket,id=c,fd={b.fileno()}', '-chardev',
+                        f'socket,id=d,fd={b.fileno()}', '-kernel', ender.path], timeout=30,
+                       stdin=subprocess.DEVNULL, capture_output=True, pass_fds=[b.fileno()],
+                       check=False)
+    t.ok(p.returncode == 1 and b'in use by this program already' in p.stderr, 'fd=: twice',
+         f'{p.returncode} {p.stderr}')
+
+
 def terminal():
     r = Run('-serial', f'pty:{path("pty")}')
     line = r.line(r.p.stdout)
@@ -352,6 +363,7 @@ WRONG = [
     (['-chardev', 'socket,id=a,host=h'], 'a port is needed'),
     (['-chardev', 'socket,id=a,path=/x,websocket=on'], 'websocket is not supported'),
     (['-chardev', 'ringbuf,id=a,size=100'], 'power of two'),
+    (['-chardev', 'ringbuf,id=a,size=0'], 'power of two'),
     (['-chardev', f'file,id=a,path={work}/out2,input-path={work}/absent'], 'absent: No such file'),
     (['-chardev', f'null,id=a,logfile={work}/no/log'], 'no/log: No such file'),
     (['-chardev', 'null,id=a', '-serial', 'chardev:a', '-serial', 'chardev:a'], 'in use already'),
@@ -368,7 +380,7 @@ WRONG = [
     (['-monitor', 'stdio'], 'only -monitor none'),
 ]
 
-for f in (unix_server, server_waits, lambda: tcp('tcp'), lambda: tcp('telnet'), client, passed,
+for f in (unix_server, server_waits, lambda: tcp('tcp'), lambda: tcp('telnet'), client, passed, passed_twice,
           terminal, fifo, datagrams, files, full_disk, muxed, floods):
     f()
 for args, says in WRONG:
@@ -376,6 +388,8 @@ for args, says in WRONG:
     t.ok(rc == 1 and says in err and err.count('\n') == 1 and err.startswith('kvasir: ') and
          not out, ' '.join(args).replace('#', '').replace(work, 'DIR'), f'{rc}, "{says}": {err}')
 for args in (['-device', 'virtconsole'],
+             ['-device', 'virtconsole,'],
+             ['-chardev', 'ringbuf,id=r', '-device', 'virtconsole,chardev=r'],
              ['-M', 'pc', '-device', 'virtio-serial-pci,id=vs,max_ports=4', '-device',
               'virtserialport,bus=vs.0,nr=3,name=x', '-device', 'virtconsole,bus=vs'],
              ['-chardev', 'null,id=m,mux=on', '-device', 'virtconsole,chardev=m', '-device',

@@ -22,7 +22,10 @@ struct device_text {
 	unsigned n;
 };
 
-/* ",," in a value is a comma. A property without "=" is a bool set to on. */
+/*
+ * ",," in a value is a comma. A property without "=" is a bool set to on. A comma at the end is
+ * nothing.
+ */
 static int device_parse(struct device_text *t, const char *text, struct err *e)
 {
 	static char on[] = "on";
@@ -41,9 +44,11 @@ static int device_parse(struct device_text *t, const char *text, struct err *e)
 		s += more;
 		*to++ = 0;
 		eq = strchr(word, '=');
-		if (first) {
+		if (first)
 			t->name = word;
-		} else if (!strncmp(word, "id=", 3)) {
+		if (first || (!more && !*word))
+			continue;
+		if (!strncmp(word, "id=", 3)) {
 			t->id = word + 3;
 		} else if (t->n == DEVICE_PROPS) {
 			return err_set(e, E2BIG, "more than %d properties", DEVICE_PROPS);

@@ -19,7 +19,7 @@ static struct chardev *make_backend(struct loop *l, const char *id, const struct
 	case CHARDEV_TTY: return chardev_tty_new(l, id, o->path, e);
 	case CHARDEV_SOCKET: return chardev_socket_new(l, id, o, e);
 	case CHARDEV_UDP: return chardev_udp_new(l, id, o, e);
-	case CHARDEV_RINGBUF: return chardev_ringbuf_new(l, id, o->size ? o->size : 65536, e);
+	case CHARDEV_RINGBUF: return chardev_ringbuf_new(l, id, o->size, e);
 	case CHARDEV_KINDS: break;
 	}
 	err_set(e, EINVAL, "chardev %s: unknown backend", id);

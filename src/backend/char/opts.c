@@ -89,7 +89,7 @@ static const struct {
 
 void chardev_opts_init(struct chardev_opts *o, enum chardev_kind kind)
 {
-	*o = (struct chardev_opts){ .kind = kind };
+	*o = (struct chardev_opts){ .kind = kind, .size = kind == CHARDEV_RINGBUF ? 65536 : 0 };
 	for (unsigned i = 0; i < ARRAY_SIZE(opts); i++)
 		if (opts[i].type == OPT_BOOL)
 			*(int8_t *)((char *)o + opts[i].off) = -1;
@@ -275,7 +275,7 @@ int chardev_opts_check(const struct chardev_opts *o, struct err *e)
 			return err_set(e, EINVAL, "udp needs port=PORT, where to send to");
 		return 0;
 	case CHARDEV_RINGBUF:
-		if (o->size & (o->size - 1))
+		if (!o->size || o->size & (o->size - 1))
 			return err_set(e, EINVAL, "size=%llu: a power of two is needed",
 				       (unsigned long long)o->size);
 		return 0;

@@ -466,6 +466,9 @@ static int sock_passed(struct sock *k, const char *text, struct err *e)
 	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len))
 		return err_set(e, errno, "fd=%s: %s", text,
 			       errno == ENOTSOCK ? "it is no socket" : strerror(errno));
+	/* What is passed to us is open in a child: all that we open ourselves is not. */
+	if (fcntl(fd, F_GETFD) & FD_CLOEXEC)
+		return err_set(e, EBUSY, "fd=%s is in use by this program already", text);
 	if (!!listening != k->server)
 		return err_set(e, EINVAL,
 			       listening ? "fd=%s listens: it needs server=on"
