@@ -248,7 +248,9 @@ void balloon_set_target(struct dev *d, uint64_t bytes)
 
 uint64_t balloon_actual(const struct dev *d)
 {
-	return gmem_ram_size(d->md->mem) - balloon_of_dev(d)->s.actual * PAGE_SIZE;
+	uint64_t ram = gmem_ram_size(d->md->mem);
+
+	return ram - MIN(balloon_of_dev(d)->s.actual * PAGE_SIZE, ram); /* guests may say anything */
 }
 
 void balloon_poll_stats(struct dev *d, uint32_t seconds)

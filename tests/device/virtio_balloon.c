@@ -118,6 +118,8 @@ static void balloon_target(void **state)
 	vbed_set_cfg(vb, 0, 7, 4);
 	assert_int_equal(vbed_cfg(vb, 0, 4), 1024);
 	assert_int_equal(balloon_actual(d), 12 << 20);
+	vbed_set_cfg(vb, 4, UINT32_MAX, 4); /* more than there is */
+	assert_int_equal(balloon_actual(d), 0);
 	balloon_set_target(d, 8 << 20);
 	assert_int_equal(vbed_irq(vb), VIRTIO_ISR_CONFIG);
 	assert_int_equal(vbed_cfg(vb, 0, 4), 2048);
