@@ -41,7 +41,8 @@ enum {
 	A_O64    = 1u << 4,  /* #UD outside 64-bit mode */
 	A_STACK  = 1u << 5,  /* implicit stack access */
 	A_BRANCH = 1u << 6,  /* may change rIP: ends a block */
-	A_END    = 1u << 7,  /* ends a block for another reason: mode, mapping, interrupt flag, exit */
+	A_END    = 1u << 7,  /* ends a block for another reason: mode, mapping, interrupt flag, exit; or
+			      * because it serializes: what follows is to be fetched again */
 	A_PRIV   = 1u << 8,  /* #GP(0) unless CPL == 0 */
 	A_PROT   = 1u << 9,  /* #UD in real and virtual-8086 mode */
 	A_X8     = 1u << 10, /* row spans 8 opcodes: low three bits name a register */

@@ -315,7 +315,8 @@ TEST(nmi_wakes_hlt)
 
 /* Cross-modifying code: the other CPU calls a function whose immediate changes under it. */
 static u8 code[64] __attribute__((aligned(64)));
-static volatile u32 xmc_seen, xmc_want, xmc_end, xmc_bad;
+volatile u32 xmc_want;
+static volatile u32 xmc_seen, xmc_end, xmc_bad;
 
 static u32 call_code(void)
 {
@@ -356,6 +357,64 @@ TEST(cross_modifying_code)
 			for (unsigned ms = 0; ms < 10000 && xmc_seen != i; ms++)
 				pit_delay_us(100);
 		if (i % 50 == 0)
+			CHECK_EQ(xmc_seen, i);
+	}
+	xmc_end = 1;
+	smp_wait(1);
+	CHECK_EQ(xmc_bad, 0);
+}
+
+/*
+ * The same with all of the runner in one page, joined by direct branches, and much time between its
+ * last jump back and the serializing instruction: nothing but that tells it that code has changed.
+ * di = what was wanted before it, ax = what the code says.
+ */
+SNIPPET(xmc_page, ".balign 4096\n\t"
+		  ".global xmc_turn, xmc_code\n"
+		  "xmc_turn: push %rbx\n\t"
+		  ".rept 12\n\t"
+		  "xor %eax, %eax\n\t"
+		  "cpuid\n\t"
+		  ".endr\n\t"
+		  "mov xmc_want(%rip), %edi\n\t"
+		  "xor %eax, %eax\n\t"
+		  "cpuid\n\t"
+		  "call xmc_code\n\t"
+		  "pop %rbx\n\t"
+		  "ret\n\t"
+		  ".balign 64\n"
+		  "xmc_code: mov $0, %eax\n\t"
+		  "ret\n\t"
+		  ".balign 4096\n");
+extern u8 xmc_turn[], xmc_code[];
+
+static void xmc_direct_runner(void *arg)
+{
+	while (!xmc_end) {
+		u32 v, want;
+
+		__asm__ volatile("call *%2"
+				 : "=a"(v), "=D"(want)
+				 : "r"(xmc_turn)
+				 : "rcx", "rdx", "memory", "cc");
+		if (v < want)
+			xmc_bad++;
+		xmc_seen = v;
+	}
+}
+
+TEST(cross_modifying_code_by_direct_calls)
+{
+	NEED_TWO();
+	xmc_seen = xmc_want = xmc_end = xmc_bad = 0;
+	smp_start(1, xmc_direct_runner, NULL);
+	for (u32 i = 1; i <= 3000; i++) {
+		*(volatile u32 *)(xmc_code + 1) = i;
+		xmc_want = i;
+		if (i % 10 == 0)
+			for (unsigned ms = 0; ms < 10000 && xmc_seen != i; ms++)
+				pit_delay_us(20);
+		if (i % 10 == 0)
 			CHECK_EQ(xmc_seen, i);
 	}
 	xmc_end = 1;
