@@ -134,14 +134,25 @@ int virtio_init(struct virtio *v, struct dev *transport, struct virtio_dev *vd,
 	return 0;
 }
 
+/*
+ * All elements come back. One that was waited for may fail, and be kept: a request of a driver that
+ * is gone must not be tried again later, on memory and sectors that others use by then.
+ */
+static void virtio_give_up(struct virtio *v)
+{
+	do {
+		if (v->vd->vc->reset)
+			v->vd->vc->reset(v->vd);
+		virtio_drain(v);
+	} while (v->vd->kept);
+}
+
 void virtio_exit(struct virtio *v)
 {
 	if (v->vd) {
 		biglock_lock(v->lock);
 		virtio_queues_stop(v);
-		if (v->vd->vc->reset)
-			v->vd->vc->reset(v->vd);
-		virtio_drain(v);
+		virtio_give_up(v);
 		virtio_queues_exit(v);
 		v->vd->v = NULL;
 		biglock_unlock(v->lock);
@@ -160,7 +171,7 @@ void virtio_drain(struct virtio *v)
 	struct biglock *big = bus_lock_of(v->transport->bus);
 	struct loop *loop = virtio_loop(v->vd);
 
-	/* kept ones are none after .reset */
+	/* a pause leaves kept ones where they are, and virtio_give_up comes back for them */
 	while (v->in_flight > v->vd->kept) {
 		unsigned mine, outer = 0;
 		uint64_t seen;
@@ -210,9 +221,7 @@ static void virtio_reset(struct virtio *v)
 	if (v->vd) {
 		v->resetting = true;
 		virtio_queues_stop(v);
-		if (v->vd->vc->reset)
-			v->vd->vc->reset(v->vd);
-		virtio_drain(v);
+		virtio_give_up(v);
 		virtio_queues_unmap(v);
 		v->resetting = false;
 	}

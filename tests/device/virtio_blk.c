@@ -333,6 +333,20 @@ static void stop(void **state)
 	vbed_w(k.vb, 0x70, 0);
 	assert_false(blk_has_kept(k.blk));
 	assert_int_equal(virtio_in_flight(k.vb->vd), 0);
+	/* also one that fails while the reset waits for it */
+	vbed_start(k.vb, VBED_ALL, 1);
+	fault.turns = 8;
+	fault.fail_write = 1;
+	vbed_add(k.vb, 0, 3, VOUT(k.hdr, 16), VOUT(k.data, 512), VIN(k.status, 1));
+	vbed_w(k.vb, 0x50, 0);
+	for (int i = 0; i < 4 && !virtio_in_flight(k.vb->vd); i++)
+		loop_step(k.vb->bed->loop, false);
+	assert_int_equal(virtio_in_flight(k.vb->vd), 1);
+	assert_false(blk_has_kept(k.blk));
+	vbed_w(k.vb, 0x70, 0);
+	assert_false(blk_has_kept(k.blk));
+	assert_int_equal(virtio_in_flight(k.vb->vd), 0);
+	fault.turns = 0;
 	disk_free(&k);
 }
 

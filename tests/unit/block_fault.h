@@ -22,6 +22,7 @@ struct fault {
 	bool sticky;                                /* from then on all of that kind */
 	bool torn;                                  /* half of a failing write is written */
 	uint64_t delay;                             /* ns that each operation takes */
+	unsigned turns;                             /* rounds of the loop that it takes */
 	unsigned reads, writes, flushes, zeroes, discards, fua;
 	unsigned now, most; /* in flight, and the most there were */
 };
@@ -44,9 +45,18 @@ static inline int fault_error(void)
 	return fault.error ? fault.error : -EIO;
 }
 
+static inline void fault_wake(void *task)
+{
+	task_wake(task);
+}
+
 static inline void fault_wait(struct block *b)
 {
 	fault.now++;
+	for (unsigned i = 0; i < fault.turns; i++) {
+		loop_call(block_ctx_loop(b->ctx), fault_wake, task_self());
+		task_co_wait();
+	}
 	fault.most = MAX(fault.most, fault.now);
 	if (fault.delay)
 		task_co_sleep(block_ctx_tasks(b->ctx), fault.delay);
