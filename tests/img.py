@@ -213,6 +213,15 @@ kv('create', '-f', 'qcow2', '-b', 'gone.qcow2', '-F', 'qcow2', '-u', 'miss.qcow2
 clear('a chain that is a circle', 'map', 'loop1.qcow2')
 clear('info of a circle', 'info', '--backing-chain', 'loop1.qcow2', mention='infinite')
 clear('an image that is its own backing file', 'map', 'self.qcow2')
+write('deep0', bytes(65536) + b'\x09' * 65536 + bytes(1 << 20))
+for i in range(1, 201):
+    kv('create', '-q', '-f', 'qcow2', '-u', '-b', f'deep{i - 1}', '-F', 'qcow2' if i > 1 else 'raw', f'deep{i}',
+       '1M')
+a = kv('convert', '-O', 'raw', 'deep199', 'deep.raw')
+b = kv('bench', '-f', 'qcow2', '-w', '-c', '20', '-d', '4', '-s', '5000', 'deep199')
+t.ok(not a[0] and not b[0] and open('deep.raw', 'rb').read()[65530:65540] == bytes(6) + b'\x09' * 4,
+     'a chain as deep as is allowed is read and written', f'{a}\n{b}')
+clear('a deeper chain', 'map', 'deep200', mention='longer than')
 clear('a missing backing file', 'map', 'miss.qcow2', mention='gone.qcow2')
 clear('a missing image', 'info', 'nothing', mention='nothing')
 clear('a folder', 'info', '.', mention='irectory')

@@ -17,9 +17,9 @@
 #include "core/worker.h"
 
 #ifdef SANITIZED
-#define TASK_STACK (512 * 1024) /* frames are many times larger */
+#define TASK_STACK (2048 * 1024) /* frames are many times larger */
 #else
-#define TASK_STACK (64 * 1024)
+#define TASK_STACK (512 * 1024) /* a chain of 200 images needs 100 KiB of it */
 #endif
 #define TASK_POOL_MAX 64 /* stacks kept */
 

@@ -5,8 +5,8 @@
  *
  * So the block layer is written as straight code, no two tasks of a loop run at the same time, and
  * shared data changes only where a task waits. A "task function" may wait and must be called from
- * a task; its name has _co in it. Stacks are pooled; they have 64 KiB and a guard page: no large
- * locals.
+ * a task; its name has _co in it. Stacks are pooled; they have 512 KiB (used pages only are
+ * memory) and a guard page: no large locals.
  * Threads: everything here on the loop's thread, except task_wake_remote.
  */
 #pragma once

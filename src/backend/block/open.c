@@ -204,7 +204,9 @@ static int block_co_open_child(struct block *b, const char *name, const char *fo
 	if (!path)
 		return err_set(e, ENOMEM, "block layer: out of memory");
 	r = real ? block_chain_check(b, real, e) : -ENOTSUP;
-	if (r == 0 && block_opts_copy(&o, &b->opts) == 0) {
+	if (r == 0 && block_opts_copy(&o, &b->opts) < 0) {
+		r = err_set(e, ENOMEM, "block layer: out of memory");
+	} else if (r == 0) {
 		o.writable = writable;
 		o.detect_zeroes = DETECT_ZEROES_OFF;
 		o.raw_offset = o.raw_size = 0;
@@ -217,6 +219,17 @@ static int block_co_open_child(struct block *b, const char *name, const char *fo
 	return r;
 }
 
+/* Whose child could not be opened: of a chain the one that names it, or the cause has no room. */
+static int block_child_error(struct err *e, const char *what, const struct block *b)
+{
+	static const char *const done[] = { "data file of ", "backing file of " };
+
+	for (unsigned i = 0; e && i < ARRAY_SIZE(done); i++)
+		if (!strncmp(e->msg, done[i], strlen(done[i])))
+			return -e->code;
+	return err_prefix(e, "%s of %s", what, b->opts.filename);
+}
+
 int block_co_open_children(struct block *b, struct err *e)
 {
 	int r = 0;
@@ -225,13 +238,13 @@ int block_co_open_children(struct block *b, struct err *e)
 		r = block_co_open_child(b, b->data_file_name, "file", b->writable, &b->data_file,
 					e);
 		if (r < 0)
-			return err_prefix(e, "data file of %s", b->opts.filename);
+			return block_child_error(e, "data file", b);
 	}
 	if (b->backing_file && !b->opts.no_backing) {
 		r = block_co_open_child(b, b->backing_file, b->backing_format, false, &b->backing,
 					e);
 		if (r < 0)
-			return err_prefix(e, "backing file of %s", b->opts.filename);
+			return block_child_error(e, "backing file", b);
 	}
 	return 0;
 }
