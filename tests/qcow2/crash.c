@@ -8,6 +8,8 @@
  * file must open (a dirty one is repaired by that), have leaks at most, and contain, for each
  * sector, what was there when the guest's last finished flush began, or what was written later.
  * With DIR, qemu-img checks one file in sixteen, too.
+ * In one round of four, whole clusters are discarded one after the other while others flush and
+ * write: what is given up is used again soon.
  *
  * Each sector that is written says which sector it is and which write it was, so the order of
  * writes to a sector is seen in it. Prints TAP, one test a round. Threads: one loop.
@@ -36,6 +38,7 @@ struct test {
 	uint32_t writes;
 	struct point *points;
 	unsigned n_points, running, n_snaps, next_snap;
+	uint64_t gone; /* churn: clusters discarded so far */
 	struct task *waiter;
 	int failed;
 	char what[400];
@@ -123,6 +126,23 @@ static void op_run(void *arg)
 		task_wake(t->waiter);
 }
 
+static bool is_churn(const struct test *t)
+{
+	return t->seed % 4 == 3;
+}
+
+/* The next of: a flush, clusters in order discarded, and others behind them written again. */
+static void churn_op(struct test *t, struct op *o, uint32_t cl)
+{
+	uint64_t clusters = t->sectors / cl, at;
+
+	o->kind = (int)rnd(t, 4);
+	o->kind = o->kind == 2 ? 3 : o->kind;
+	at = o->kind == 3 ? t->gone++ : t->gone + clusters / 2 + rnd(t, clusters / 4 + 1);
+	o->sector = (uint32_t)(at % clusters) * cl;
+	o->n = cl;
+}
+
 static void some_ops_co(struct test *t)
 {
 	struct op ops[TASKS] = { 0 };
@@ -141,6 +161,8 @@ static void some_ops_co(struct test *t)
 			o->sector = o->sector / cl * cl;
 			o->n = (1 + (uint32_t)rnd(t, 3)) * cl;
 		}
+		if (is_churn(t))
+			churn_op(t, o, cl);
 		o->n = (uint32_t)MIN(o->n, t->sectors - o->sector);
 		for (unsigned k = 0; k < made; k++)
 			clash |= o->sector < ops[k].sector + ops[k].n &&
@@ -170,6 +192,20 @@ static void some_ops_co(struct test *t)
 	t->waiter = NULL;
 	for (unsigned i = 0; i < made; i++)
 		free(ops[i].buf);
+}
+
+/* All clusters, in order, so that they are in order in the file, too. */
+static void fill_co(struct test *t)
+{
+	struct op o = { .t = t, .kind = 1, .n = (uint32_t)t->sectors, .id = ++t->writes };
+
+	o.buf = malloc(t->sectors * 512);
+	for (uint32_t k = 0; k < t->sectors; k++)
+		stamp(o.buf + k * 512, k, o.id);
+	t->running = 1;
+	op_run(&o);
+	free(o.buf);
+	flush_co(t);
 }
 
 static void snapshot_co(struct test *t)
@@ -218,8 +254,10 @@ static void work_co(void *arg)
 		return;
 	}
 	note_point(t);
+	if (is_churn(t))
+		fill_co(t);
 	for (unsigned i = 0; i < OPS && !t->failed; i++) {
-		if (rnd(t, 20) == 0)
+		if (!is_churn(t) && rnd(t, 20) == 0)
 			snapshot_co(t);
 		else
 			some_ops_co(t);

@@ -15,7 +15,7 @@ enum { FREES_MAX = 8192 }; /* ranges that wait to be freed before a commit is ma
 
 static void frees_add(struct q2_frees *f, uint64_t off, uint64_t len, bool discard)
 {
-	struct q2_free *last = f->n ? &f->v[f->n - 1] : NULL;
+	struct q2_free *last = f->n > f->fixed ? &f->v[f->n - 1] : NULL;
 
 	if (last && last->off + last->len == off && last->discard == discard) {
 		last->len += len;

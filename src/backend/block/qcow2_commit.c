@@ -229,9 +229,11 @@ int q2_commit_co(struct qcow2 *s, bool all)
 		return 0;
 	}
 	n_written = s->frees_written.n;
-	n_new = s->frees_new.n;
+	/* what joins them from now on waits for the next commit, also where it would be adjacent */
+	n_new = s->frees_new.fixed = s->frees_new.n;
 	r = commit_copy(s, &c, rb);
 	if (r < 0) {
+		s->frees_new.fixed = 0;
 		task_unlock(&s->commit_lock);
 		return r;
 	}
@@ -245,6 +247,7 @@ int q2_commit_co(struct qcow2 *s, bool all)
 		r = commit_write_all(s, c.late, c.n_late);
 	if (r >= 0)
 		frees_move(&s->frees_written, &s->frees_new, n_new);
+	s->frees_new.fixed = 0;
 	commit_end(s, &c, r < 0);
 	task_unlock(&s->commit_lock);
 	return r;

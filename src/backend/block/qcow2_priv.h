@@ -198,6 +198,7 @@ struct q2_free {
 struct q2_frees {
 	struct q2_free *v;
 	unsigned n, room;
+	unsigned fixed; /* of frees_new: so many are of the commit under way, and do not grow */
 };
 
 /* A guest range whose mapping is being changed. On the stack of its task. */
