@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include <sys/stat.h>
+
 #include "backend/block/backend.h"
 #include "block_fault.h"
 #include "core/runstate.h"
@@ -350,6 +352,39 @@ static void overlay(void **state)
 	assert_int_equal(tasks_run(block_ctx_tasks(bed.ctx), t_overlay, &o), 0);
 }
 
+/* Bytes that the host has for the only file without a name and of this length; -1: none. */
+static int64_t nameless_bytes(uint64_t len)
+{
+	struct stat st;
+
+	for (int fd = 3; fd < 256; fd++)
+		if (!fstat(fd, &st) && !st.st_nlink && (uint64_t)st.st_size == len)
+			return st.st_blocks * 512;
+	return -1;
+}
+
+static void t_overlay_space(void *arg)
+{
+	struct block_opts opts = { .raw_size = 1ull << 30 };
+	struct block *below, *top;
+
+	assert_int_equal(block_co_open_node(bed.ctx, block_driver("null-co", NULL), &opts, NULL,
+					    NULL, &below, NULL),
+			 0);
+	assert_int_equal(block_co_open_overlay(bed.ctx, below, &opts, &top, NULL), 0);
+	assert_int_equal(block_co_discard(top, 0, top->len), 0);
+	assert_in_range(nameless_bytes(top->len), 0, 1 << 20);
+	assert_int_equal(block_co_zero(top, 0, top->len, BLOCK_UNMAP), 0);
+	assert_in_range(nameless_bytes(top->len), 0, 1 << 20);
+	block_co_close(top);
+}
+
+/* A guest that discards all of its disk must not fill the host's. */
+static void overlay_space(void **state)
+{
+	assert_int_equal(tasks_run(block_ctx_tasks(bed.ctx), t_overlay_space, NULL), 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, bed_new, bed_free)
@@ -365,6 +400,7 @@ int main(void)
 		T(resize),
 		T(list),
 		T(overlay),
+		T(overlay_space),
 	};
 
 	return cmocka_run_group_tests_name("block/backend", tests, NULL, NULL);

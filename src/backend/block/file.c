@@ -461,6 +461,7 @@ static const struct block_driver block_temporary = {
 	.discard_co = file_discard_co,
 	.flush_co = file_flush_co,
 	.status_co = file_status_co,
+	.truncate_co = file_truncate_co,
 };
 
 int block_co_open_temporary(struct block_ctx *c, const struct block_opts *o, struct block **out,

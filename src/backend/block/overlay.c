@@ -151,6 +151,14 @@ int block_co_open_overlay(struct block_ctx *c, struct block *below, const struct
 	r = fo.filename ? block_co_open_temporary(c, &fo, &file, e)
 			: err_set(e, ENOMEM, "snapshot=on: out of memory");
 	free(fo.filename);
+	/*
+	 * As long as the disk from the start, and all a hole: zeroes can be holes then. Behind its
+	 * end the host would allocate them, and a guest that trims its disk would fill the host's.
+	 * If the file system does not take such a length, what is used of it may still fit.
+	 */
+	if (r == 0)
+		(void)!block_co_truncate(
+			file, (below->len + OVERLAY_BLOCK - 1) & -(uint64_t)OVERLAY_BLOCK, NULL);
 	if (r < 0) {
 		block_co_close(below);
 		return r;
