@@ -316,6 +316,44 @@ data = data[:at + 8] + bytes(table) + data[at + 8 + 48:]
 write('future.qcow2', data)
 clear('an unknown feature, by its name in the image', 'map', 'future.qcow2', mention="'future!'")
 
+# tables that are made to be walked for ever
+def evil(name, chunks, length, l1=2, rt_clusters=1, rt=0x10000, snapshots=0, autoclear=0, ext=b''):
+    with open(name, 'wb') as f:
+        f.write(struct.pack('>IIQIIQIIQQIIQQQQII', 0x514649fb, 3, 0, 0, 16, 1 << 30, 0, l1, 0x1000000, rt,
+                            rt_clusters, snapshots, 0x3000000, 0, 0, autoclear, 4, 104) + ext)
+        for at, data in chunks:
+            f.seek(at)
+            f.write(data)
+        f.truncate(length)
+
+
+def entries(v, n):
+    return struct.pack('>Q', v) * n
+
+
+def snap(i, l1):
+    return struct.pack('>QIHHIIQII', l1, 1 << 22, 2, 2, 0, 0, 0, 0, 16) + bytes(16) + b'%02dxx\0\0\0\0' % (i % 100)
+
+
+one_block = [(0x10000, entries(0x20000, 1)), (0x20000, b'\0\1' * 32768)]
+evil('evil1', [(0x100000, entries(0x20000, 64 * 8192)), one_block[1]], 0x1100000, rt=0x100000, rt_clusters=64)
+evil('evil2', one_block + [(0x30000, entries(1 << 63 | 0x800000, 8192)), (0x1000000, entries(0x30000, 1 << 22))],
+     0x4000000, l1=1 << 22)
+evil('evil3', one_block + [(0x3000000, b''.join(snap(i, 0x4000000 + (3999 - i) * 65536) for i in range(4000)))],
+     0x4000000 + 4000 * 65536 + (32 << 20), snapshots=4000)
+evil('evil4', one_block + [(0x50000, struct.pack('>QIIBBHI', 0x2000000, 1 << 27, 0, 1, 16, 0, 0))],
+     0x2000000 + (1 << 30), autoclear=1, ext=struct.pack('>IIIIQQQ', 0x23852875, 24, 1, 0, 24, 0x50000, 0))
+for i, what in enumerate(('one refcount block for all', 'one L2 table for all', 'L1 tables one over the other',
+                          'a bitmap of 1 GiB of entries'), 1):
+    bad = []
+    for args in (['check', '-q'], ['bench', '-w', '-c', '1'], ['snapshot', '-c', 'x'], ['check', '-q', '-r', 'all']):
+        try:
+            r, out, err = kv(*args, f'evil{i}', timeout=30)
+            bad += [(args, r)] if r < 0 else []
+        except subprocess.TimeoutExpired:
+            bad.append((args, 'no end'))
+    t.ok(not bad, f'an image that takes for ever: {what}', bad)
+
 # a write that would hit metadata: refused, noted in the image, and repaired
 data = good[:l2] + ((1 << 63) | rb).to_bytes(8, 'big') + good[l2 + 8:]
 write('bad.qcow2', data)

@@ -6,8 +6,9 @@
  * all that is used (qcow2_rebuild.c) and then sets the COPIED bits. Entries that point nowhere are
  * reported, not repaired.
  * Bounds: memory is 8 bytes for each cluster of the host file (from calloc, so holes cost nothing).
- * Each L2 table is read once, however many snapshots share it, and an L1 table that overlaps one
- * seen before is not walked: so time is bounded by the file's size.
+ * Each L2 table is read once, however many L1 entries share it; an L1 table or a bitmap's that
+ * overlaps what was seen before is not walked, nor is a refcount block that is entered twice beyond
+ * the file's end: so time is bounded by the file's size.
  * Reference: [QCOW2 "Host cluster management", "Cluster mapping", "Snapshots", "Bitmaps"]
  * Threads: the node's loop, no other requests.
  */
@@ -62,6 +63,20 @@ static void mark(struct chk *c, uint64_t off, uint64_t len, uint32_t times)
 		c->refs[i] = c->refs[i] > UINT32_MAX - times ? UINT32_MAX : c->refs[i] + times;
 }
 
+/* Is it all inside of the file, and nothing of it marked? */
+static bool unseen(const struct chk *c, uint64_t off, uint64_t len)
+{
+	uint64_t last;
+
+	if (!len || off > (uint64_t)INT64_MAX - len)
+		return !len;
+	last = (off + len - 1) >> c->s->cluster_bits;
+	for (uint64_t i = off >> c->s->cluster_bits; i <= last; i++)
+		if (i >= c->n || c->refs[i])
+			return false;
+	return true;
+}
+
 /* Take marks back, exactly those that mark() made. */
 static void unmark(struct chk *c, uint64_t off, uint64_t len)
 {
@@ -101,8 +116,7 @@ static int check_l1_co(struct chk *c, uint64_t off, uint32_t n, const char *what
 
 	if (!n)
 		return 0;
-	if (q2_in_cluster(s, off) || off > (uint64_t)INT64_MAX - len ||
-	    (off + len - 1) >> s->cluster_bits >= c->n || c->refs[off >> s->cluster_bits]) {
+	if (q2_in_cluster(s, off) || !unseen(c, off, len)) {
 		say(c, "ERROR: the L1 table of %s at 0x%llx is invalid", what,
 		    (unsigned long long)off);
 		c->r->corruptions++;
@@ -206,7 +220,8 @@ static bool copied_wrong(struct chk *c, uint64_t v)
 static int check_copied_co(struct chk *c, bool fix)
 {
 	struct qcow2 *s = c->s;
-	int r = 0;
+	uint8_t *done = calloc(1, c->n / 8 + 1); /* by cluster: an L2 table that was looked at */
+	int r = done ? 0 : -ENOMEM;
 
 	for (uint32_t i = 0; r >= 0 && i < s->l1_size; i++) {
 		uint64_t l1e = s->l1[i], off = l1e & ENTRY_OFFSET, cl = off >> s->cluster_bits;
@@ -224,6 +239,9 @@ static int check_copied_co(struct chk *c, bool fix)
 				s->l1_dirty[i] = 1;
 			}
 		}
+		if (done[cl / 8] >> (cl % 8) & 1)
+			continue;
+		done[cl / 8] |= (uint8_t)(1 << cl % 8);
 		for (uint32_t at = 0; r >= 0 && at < s->cluster_size; at += s->slice_size) {
 			struct q2_slice *sl;
 
@@ -244,6 +262,7 @@ static int check_copied_co(struct chk *c, bool fix)
 			}
 		}
 	}
+	free(done);
 	return r;
 }
 
@@ -268,22 +287,24 @@ static int check_bitmaps_co(struct chk *c)
 		table = q2_get64(e);
 		size = q2_get32(e + 8) * 8ull;
 		at += (24ull + q2_get32(e + 20) + q2_get16(e + 18) + 7) / 8 * 8;
-		if (q2_in_cluster(s, table) ||
-		    (size && (table + size - 1) >> s->cluster_bits >= c->n) ||
-		    (size && c->refs[table >> s->cluster_bits])) {
+		if (q2_in_cluster(s, table) || !unseen(c, table, size)) {
 			say(c, "ERROR: a bitmap's table at 0x%llx is invalid",
 			    (unsigned long long)table);
 			c->r->corruptions++;
 			continue;
 		}
 		mark(c, table, size, 1);
-		for (uint64_t k = 0; r >= 0 && k < size; k += 8) {
-			uint8_t be[8];
+		for (uint64_t k = 0; r >= 0 && k < size; k += s->cluster_size) {
+			uint64_t n = MIN(size - k, s->cluster_size);
 
-			r = q2_file_pread_co(s->b->file, table + k, be, 8);
-			if (r >= 0 && q2_get64(be) & ENTRY_OFFSET)
-				mark(c, q2_get64(be) & ENTRY_OFFSET & ~(s->cluster_size - 1ull),
-				     s->cluster_size, 1);
+			r = q2_file_pread_co(s->b->file, table + k, c->buf, n);
+			for (uint64_t j = 0; r >= 0 && j < n; j += 8) {
+				uint64_t off = q2_get64(c->buf + j) & ENTRY_OFFSET;
+
+				if (off)
+					mark(c, off & ~(s->cluster_size - 1ull), s->cluster_size,
+					     1);
+			}
 		}
 	}
 	return r;
@@ -370,6 +391,19 @@ static void uncheck_ref_clusters(struct chk *c)
 	}
 }
 
+/*
+ * The block of entry i, which counts clusters that the file does not have. Is there nothing in it?
+ * Asked of the host where it is a hole: there may be a million.
+ */
+static int check_block_zero_co(struct chk *c, uint64_t i, bool *zero)
+{
+	struct block_status st;
+	int r = block_co_status(c->s->b->file, c->s->rt[i], c->s->cluster_size, &st);
+
+	*zero = r >= 0 && st.flags & BLOCK_ZERO && st.len >= c->s->cluster_size;
+	return r;
+}
+
 /* Compare; fix_leaks: lower what is too high. */
 static int check_compare_co(struct chk *c, bool fix_leaks)
 {
@@ -383,7 +417,16 @@ static int check_compare_co(struct chk *c, bool fix_leaks)
 
 		if (i >= s->rt_entries && i << s->rb_bits >= c->n)
 			break;
-		end = has ? (i + 1) * per : MIN((i + 1) * per, c->n);
+		if (has && i << s->rb_bits >= c->n) {
+			bool zero;
+
+			r = check_block_zero_co(c, i, &zero);
+			if (r < 0 || zero)
+				continue;
+			has = c->refs[s->rt[i] >> s->cluster_bits] == 1; /* else it was told */
+		}
+		end = has && c->refs[s->rt[i] >> s->cluster_bits] == 1 ? (i + 1) * per
+								       : MIN((i + 1) * per, c->n);
 		for (uint64_t cl = i << s->rb_bits; r >= 0 && cl < end; cl++) {
 			uint64_t is = 0, should = cl < c->n ? c->refs[cl] : 0;
 
@@ -444,7 +487,8 @@ static int check_all_co(struct chk *c, unsigned fix, struct err *e)
 	}
 	if (r >= 0) {
 		check_ref_clusters(c);
-		r = check_compare_co(c, leaks_only);
+		/* counts in a structure that is wrong itself are not changed one by one */
+		r = check_compare_co(c, leaks_only && !c->rebuild);
 	}
 	if (r >= 0)
 		r = check_copied_co(c, false);

@@ -501,6 +501,9 @@ int q2_before_write_co(struct qcow2 *s)
 		return -EIO;
 	if (likely(s->header_synced))
 		return 0;
+	/* and looking for a free cluster in it may take for ever */
+	if (s->ov.twice)
+		return q2_corrupt_co(s, "a refcount block is used for two things");
 	if (keep != s->autoclear) {
 		/* Their bitmaps say nothing of what is written from now on. */
 		uint8_t be[8];

@@ -74,8 +74,9 @@ int q2_overlap_add(struct qcow2 *s, uint64_t off, enum q2_meta type)
 	if (!*p)
 		o->used++;
 	if (*p & 3) {
+		/* Two L1 entries may share an L2 table, with the right counts. */
+		o->twice |= type == META_REFBLOCK || (*p & 3) == OV_REFBLOCK;
 		*p |= OV_TWICE;
-		o->twice = true;
 		return 0;
 	}
 	*p = off >> s->cluster_bits << 3 | 4 | (type == META_L2 ? OV_L2 : OV_REFBLOCK);
@@ -137,12 +138,10 @@ int q2_overlap_rebuild(struct qcow2 *s)
 	qsort(v, n, sizeof(*v), range_order);
 	for (unsigned i = 0; i < n; i++) {
 		v[i].end = q2_round_up(s, v[i].end);
-		if (out && v[i].start < v[out - 1].end) {
-			o->twice = true;
+		if (out && v[i].start < v[out - 1].end)
 			v[out - 1].end = MAX(v[out - 1].end, v[i].end);
-		} else {
+		else
 			v[out++] = v[i];
-		}
 	}
 	o->ranges = v;
 	o->n_ranges = out;

@@ -161,7 +161,7 @@ struct q2_overlap {
 	uint64_t *hash; /* cluster index << 2 | 1: L2, 2: refcount block, 3: both or twice */
 	uint64_t n, used;
 	unsigned bits;
-	bool twice; /* a table was added twice: the image is corrupt */
+	bool twice; /* a refcount block is also another table: the image is corrupt */
 };
 int q2_overlap_rebuild(struct qcow2 *s); /* from the tables in memory */
 void q2_overlap_free(struct qcow2 *s);
