@@ -192,21 +192,6 @@ class Runs:
         return text
 
 
-def write(text):
-    path = f'{vb.TOP}/docs/performance.md'
-    with open(path, encoding='utf-8') as f:
-        old = f.read()
-    new = f'{BEGIN}\n{text}\n{END}\n'
-    if BEGIN in old:
-        a, b = old.index(BEGIN), old.index(END) + len(END) + 1
-        old = old[:a] + new + old[b:]
-    else:
-        old = old.rstrip('\n') + '\n\n' + new
-    with open(path + '.new', 'w', encoding='utf-8') as f:
-        f.write(old)
-    os.replace(path + '.new', path)
-
-
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument('-n', type=int, default=3, metavar='RUNS')
@@ -244,7 +229,7 @@ def main():
             + ''.join(f'- {v}: {n} runs failed.\n' for v, n in runs.failed.items()) + f'\n{runs.tables()}')
     print(text)
     if o.write:
-        write(text)
+        vb.write_section(BEGIN, END, text)
 
 
 main()

@@ -81,21 +81,6 @@ def mib(kib):
     return f'{kib / 1024:.1f}'
 
 
-def write(text):
-    path = f'{vb.TOP}/docs/performance.md'
-    with open(path, encoding='utf-8') as f:
-        old = f.read()
-    new = f'{BEGIN}\n{text}\n{END}\n'
-    if BEGIN in old:
-        a, b = old.index(BEGIN), old.index(END) + len(END) + 1
-        old = old[:a] + new + old[b:]
-    else:
-        old = old.rstrip('\n') + '\n\n' + new
-    with open(path + '.new', 'w', encoding='utf-8') as f:
-        f.write(old)
-    os.replace(path + '.new', path)
-
-
 def main():
     a = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -157,7 +142,7 @@ def main():
             + vb.table(['MiB', *(n for n, _, _ in columns)], rows))
     print(text)
     if o.write:
-        write(text)
+        vb.write_section(BEGIN, END, text)
 
 
 main()

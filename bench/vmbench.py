@@ -196,6 +196,24 @@ def try_until(command, end, limit, tries=3, at_end=None):
     return None, lines, tries
 
 
+# ---- Results -----------------------------------------------------------------------------------
+
+def write_section(begin, end, text):
+    """Put text into docs/performance.md, in the place of what is between the two lines, or at its end."""
+    path = f'{TOP}/docs/performance.md'
+    with open(path, encoding='utf-8') as f:
+        old = f.read()
+    new = f'{begin}\n{text}\n{end}\n'
+    if begin in old:
+        a, b = old.index(begin), old.index(end) + len(end) + 1
+        old = old[:a] + new + old[b:]
+    else:
+        old = old.rstrip('\n') + '\n\n' + new
+    with open(path + '.new', 'w', encoding='utf-8') as f:
+        f.write(old)
+    os.replace(path + '.new', path)
+
+
 # ---- Numbers -----------------------------------------------------------------------------------
 
 def median(values):
