@@ -15,7 +15,6 @@
  * writes to a sector is seen in it. Prints TAP, one test a round. Threads: one loop.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <string.h>
 
 #include "bed.h"
@@ -32,44 +31,14 @@ struct test {
 	bool backing;
 	struct memfile m, start, base;
 	struct block *b;
-	uint64_t random, seed, sectors;
+	uint64_t sectors;
 	const char *dir;
 	uint32_t *last, *least, *zeroed; /* by sector: newest finished write; see point; zeroes */
 	uint32_t writes;
 	struct point *points;
-	unsigned n_points, running, n_snaps, next_snap;
+	unsigned n_points, n_snaps, next_snap;
 	uint64_t gone; /* churn: clusters discarded so far */
-	struct task *waiter;
-	int failed;
-	char what[400];
 };
-
-static uint64_t rnd(struct test *t, uint64_t n)
-{
-	return n ? mem_random(&t->random) % n : 0;
-}
-
-__attribute__((format(printf, 2, 3))) static void fail(struct test *t, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (t->failed++)
-		return;
-	va_start(ap, fmt);
-	vsnprintf(t->what, sizeof(t->what), fmt, ap);
-	va_end(ap);
-}
-
-/* Sectors say "sector, write" over and over, and their base before any write. */
-static void stamp(uint8_t *p, uint32_t sector, uint32_t write)
-{
-	for (unsigned i = 0; i < 512; i += 8) {
-		uint32_t not_zero = sector + 1;
-
-		memcpy(p + i, &not_zero, 4);
-		memcpy(p + i + 4, &write, 4);
-	}
-}
 
 static void note_point(struct test *t)
 {
@@ -98,7 +67,7 @@ static void flush_co(struct test *t)
 	memcpy(then, t->last, t->sectors * sizeof(*then));
 	r = block_co_flush(t->b);
 	if (r < 0)
-		fail(t, "flush: %s", strerror(-r));
+		bed_fail(&t->bed, "flush: %s", strerror(-r));
 	for (uint64_t i = 0; r >= 0 && i < t->sectors; i++)
 		t->least[i] = MAX(t->least[i], then[i]);
 	free(then);
@@ -118,17 +87,16 @@ static void op_run(void *arg)
 	case 3: r = block_co_discard(t->b, o->sector * 512ull, o->n * 512ull); break;
 	}
 	if (r < 0)
-		fail(t, "operation %d at sector %u, %u sectors: %s", o->kind, o->sector, o->n,
-		     strerror(-r));
+		bed_fail(&t->bed, "operation %d at sector %u, %u sectors: %s", o->kind, o->sector,
+			 o->n, strerror(-r));
 	for (uint32_t i = 0; (o->kind == 1 || o->kind == 2) && i < o->n; i++)
 		t->last[o->sector + i] = o->id;
-	if (!--t->running && t->waiter)
-		task_wake(t->waiter);
+	bed_ended(&t->bed);
 }
 
 static bool is_churn(const struct test *t)
 {
-	return t->seed % 4 == 3;
+	return t->bed.seed % 4 == 3;
 }
 
 /* The next of: a flush, clusters in order discarded, and others behind them written again. */
@@ -136,9 +104,9 @@ static void churn_op(struct test *t, struct op *o, uint32_t cl)
 {
 	uint64_t clusters = t->sectors / cl, at;
 
-	o->kind = (int)rnd(t, 4);
+	o->kind = (int)bed_rnd(&t->bed, 4);
 	o->kind = o->kind == 2 ? 3 : o->kind;
-	at = o->kind == 3 ? t->gone++ : t->gone + clusters / 2 + rnd(t, clusters / 4 + 1);
+	at = o->kind == 3 ? t->gone++ : t->gone + clusters / 2 + bed_rnd(&t->bed, clusters / 4 + 1);
 	o->sector = (uint32_t)(at % clusters) * cl;
 	o->n = cl;
 }
@@ -146,20 +114,20 @@ static void churn_op(struct test *t, struct op *o, uint32_t cl)
 static void some_ops_co(struct test *t)
 {
 	struct op ops[TASKS] = { 0 };
-	unsigned n = 1 + (unsigned)rnd(t, TASKS), made = 0;
+	unsigned n = 1 + (unsigned)bed_rnd(&t->bed, TASKS), made = 0;
 	uint32_t cl = t->c.cluster_size / 512;
 
 	for (unsigned i = 0; i < n; i++) {
 		struct op *o = &ops[made];
 		bool clash = false;
 
-		*o = (struct op){ .t = t, .kind = (int)rnd(t, 7) };
+		*o = (struct op){ .t = t, .kind = (int)bed_rnd(&t->bed, 7) };
 		o->kind = o->kind > 3 ? 1 : o->kind;
-		o->sector = (uint32_t)rnd(t, t->sectors);
-		o->n = 1 + (uint32_t)rnd(t, rnd(t, 3) ? MIN(cl * 2, 64u) : 4);
-		if (o->kind >= 2 && rnd(t, 3)) {
+		o->sector = (uint32_t)bed_rnd(&t->bed, t->sectors);
+		o->n = 1 + (uint32_t)bed_rnd(&t->bed, bed_rnd(&t->bed, 3) ? MIN(cl * 2, 64u) : 4);
+		if (o->kind >= 2 && bed_rnd(&t->bed, 3)) {
 			o->sector = o->sector / cl * cl;
-			o->n = (1 + (uint32_t)rnd(t, 3)) * cl;
+			o->n = (1 + (uint32_t)bed_rnd(&t->bed, 3)) * cl;
 		}
 		if (is_churn(t))
 			churn_op(t, o, cl);
@@ -169,27 +137,19 @@ static void some_ops_co(struct test *t)
 				 ops[k].sector < o->sector + o->n;
 		if (clash)
 			continue;
-		o->flags = rnd(t, 2) ? BLOCK_UNMAP : 0;
+		o->flags = bed_rnd(&t->bed, 2) ? BLOCK_UNMAP : 0;
 		o->id = ++t->writes;
 		if (o->kind == 1) {
 			o->buf = malloc(o->n * 512ull);
 			for (uint32_t k = 0; k < o->n; k++)
-				stamp(o->buf + k * 512, o->sector + k, o->id);
+				bed_stamp(o->buf + k * 512, o->sector + k, o->id);
 		}
 		/* it may be seen from now on */
 		for (uint32_t k = 0; o->kind >= 2 && k < o->n; k++)
 			t->zeroed[o->sector + k] = o->id;
 		made++;
 	}
-	t->running = made;
-	for (unsigned i = 0; i < made; i++) {
-		if (task_start(block_ctx_tasks(t->bed.ctx), op_run, &ops[i]) < 0)
-			abort();
-	}
-	t->waiter = task_self();
-	while (t->running)
-		task_co_wait();
-	t->waiter = NULL;
+	bed_co_together(&t->bed, op_run, ops, sizeof(ops[0]), made);
 	for (unsigned i = 0; i < made; i++)
 		free(ops[i].buf);
 }
@@ -201,8 +161,8 @@ static void fill_co(struct test *t)
 
 	o.buf = malloc(t->sectors * 512);
 	for (uint32_t k = 0; k < t->sectors; k++)
-		stamp(o.buf + k * 512, k, o.id);
-	t->running = 1;
+		bed_stamp(o.buf + k * 512, k, o.id);
+	t->bed.running = 1;
 	op_run(&o);
 	free(o.buf);
 	flush_co(t);
@@ -227,20 +187,17 @@ static void snapshot_co(struct test *t)
 		t->n_snaps--;
 	}
 	if (r < 0)
-		fail(t, "snapshot: %s", e.msg);
+		bed_fail(&t->bed, "snapshot: %s", e.msg);
 }
 
 static void work_co(void *arg)
 {
 	struct test *t = arg;
-	struct block *file;
 	struct err e = { 0 };
-	int r = mem_co_open(t->bed.ctx, &t->m, true, &file, &e);
+	int r;
 
 	t->c.size = t->sectors * 512;
-	if (r >= 0)
-		r = qcow2_co_create(file, NULL, &t->c, &e);
-	block_co_close(file);
+	r = bed_co_create(&t->bed, &t->m, &t->c, &e);
 	/* the log begins at a clean image */
 	t->start = (struct memfile){ .len = t->m.len, .room = t->m.len, .random = 1 };
 	t->start.data = malloc(t->m.len);
@@ -250,14 +207,14 @@ static void work_co(void *arg)
 		r = bed_co_image(&t->bed, &t->m, t->backing ? &t->base : NULL, false, true, &t->b,
 				 &e);
 	if (r < 0) {
-		fail(t, "create: %s", e.msg);
+		bed_fail(&t->bed, "create: %s", e.msg);
 		return;
 	}
 	note_point(t);
 	if (is_churn(t))
 		fill_co(t);
-	for (unsigned i = 0; i < OPS && !t->failed; i++) {
-		if (!is_churn(t) && rnd(t, 20) == 0)
+	for (unsigned i = 0; i < OPS && !t->bed.failed; i++) {
+		if (!is_churn(t) && bed_rnd(&t->bed, 20) == 0)
 			snapshot_co(t);
 		else
 			some_ops_co(t);
@@ -280,8 +237,8 @@ static void report(void *opaque, const char *line)
 	struct after *a = opaque;
 
 	if (strncmp(line, "Leaked", 6) && strncmp(line, "Repairing", 9))
-		fprintf(stderr, "# seed %llu, crash at %zu: %s\n", (unsigned long long)a->t->seed,
-			a->at, line);
+		fprintf(stderr, "# seed %llu, crash at %zu: %s\n",
+			(unsigned long long)a->t->bed.seed, a->at, line);
 }
 
 static void sector_check(struct after *a, uint32_t sector, const uint8_t *p)
@@ -299,19 +256,20 @@ static void sector_check(struct after *a, uint32_t sector, const uint8_t *p)
 			return;
 		if (t->zeroed[sector] && t->zeroed[sector] >= a->least[sector])
 			return;
-		fail(t, "crash at %zu: sector %u is zero, but write %u was flushed", a->at, sector,
-		     a->least[sector]);
+		bed_fail(&t->bed, "crash at %zu: sector %u is zero, but write %u was flushed",
+			 a->at, sector, a->least[sector]);
 		return;
 	}
 	memcpy(&is, p, 4);
 	is--;
 	memcpy(&write, p + 4, 4);
-	stamp(want, is, write);
+	bed_stamp(want, is, write);
 	if (is != sector || memcmp(want, p, 512))
-		fail(t, "crash at %zu: sector %u has bytes of something else", a->at, sector);
+		bed_fail(&t->bed, "crash at %zu: sector %u has bytes of something else", a->at,
+			 sector);
 	else if (write < a->least[sector])
-		fail(t, "crash at %zu: sector %u has write %u, but %u was flushed", a->at, sector,
-		     write, a->least[sector]);
+		bed_fail(&t->bed, "crash at %zu: sector %u has write %u, but %u was flushed", a->at,
+			 sector, write, a->least[sector]);
 }
 
 static void after_co(void *arg)
@@ -326,33 +284,35 @@ static void after_co(void *arg)
 
 	r = bed_co_image(&t->bed, &a->f, t->backing ? &t->base : NULL, false, true, &b, &e);
 	if (r < 0) {
-		fail(t, "crash at %zu: the image does not open: %s", a->at, e.msg);
+		bed_fail(&t->bed, "crash at %zu: the image does not open: %s", a->at, e.msg);
 		return;
 	}
 	r = qcow2_co_check(b, 0, &c, &e);
 	if (r < 0)
-		fail(t, "crash at %zu: check: %s", a->at, e.msg);
+		bed_fail(&t->bed, "crash at %zu: check: %s", a->at, e.msg);
 	if (c.corruptions)
-		fail(t, "crash at %zu: %llu corruptions", a->at, (unsigned long long)c.corruptions);
+		bed_fail(&t->bed, "crash at %zu: %llu corruptions", a->at,
+			 (unsigned long long)c.corruptions);
 	all = malloc(t->sectors * 512);
 	r = block_co_pread(b, 0, all, t->sectors * 512);
 	if (r < 0)
-		fail(t, "crash at %zu: read: %s", a->at, strerror(-r));
+		bed_fail(&t->bed, "crash at %zu: read: %s", a->at, strerror(-r));
 	for (uint32_t i = 0; r >= 0 && i < t->sectors; i++)
 		sector_check(a, i, all + i * 512);
 	/* and it can be used: leaks go away, writes do not meet */
 	for (unsigned i = 0; r >= 0 && i < 4; i++) {
-		uint32_t sector = (uint32_t)rnd(t, t->sectors);
+		uint32_t sector = (uint32_t)bed_rnd(&t->bed, t->sectors);
 
-		stamp(all, sector, t->writes);
+		bed_stamp(all, sector, t->writes);
 		r = block_co_pwrite(b, sector * 512ull, all, 512, 0);
 		if (r < 0)
-			fail(t, "crash at %zu: write afterwards: %s", a->at, strerror(-r));
+			bed_fail(&t->bed, "crash at %zu: write afterwards: %s", a->at,
+				 strerror(-r));
 	}
 	c = (struct qcow2_check){ .report = report, .opaque = a };
 	r = qcow2_co_check(b, QCOW2_FIX_LEAKS, &c, &e);
 	if (r < 0 || c.corruptions || c.leaks)
-		fail(t, "crash at %zu: leaks cannot be repaired", a->at);
+		bed_fail(&t->bed, "crash at %zu: leaks cannot be repaired", a->at);
 	free(all);
 	block_co_close(b);
 }
@@ -380,7 +340,7 @@ static void qemu_check(struct test *t, const struct memfile *f, size_t at)
 		 t->c.lazy_refcounts || t->next_snap + t->n_snaps ? "-r all" : "", path);
 	r = system(cmd);
 	if (r && r != 3 << 8)
-		fail(t, "crash at %zu: qemu-img check of %s: status %d", at, path, r);
+		bed_fail(&t->bed, "crash at %zu: qemu-img check of %s: status %d", at, path, r);
 }
 
 static void crash_at(struct test *t, size_t at, unsigned n)
@@ -389,47 +349,44 @@ static void crash_at(struct test *t, size_t at, unsigned n)
 
 	for (unsigned i = 0; i < t->n_points && t->points[i].log <= at; i++)
 		a.least = t->points[i].least;
-	mem_crash(&t->m, &t->start, at, &t->random, &a.f);
+	mem_crash(&t->m, &t->start, at, &t->bed.random, &a.f);
 	if (t->dir && n % 16 == 0)
 		qemu_check(t, &a.f, at);
 	bed_run(&t->bed, after_co, &a);
 	mem_free(&a.f);
 }
 
-static void one(struct test *t, unsigned i)
+static void one(struct test *t, uint64_t seed, unsigned i)
 {
-	t->random = t->seed * 0x9e3779b97f4a7c15ull | 1;
-	for (unsigned k = 0; k < 4; k++)
-		mem_random(&t->random);
-	bed_config(&t->random, &t->c, &t->backing);
+	char kind[100];
+
+	bed_seed(&t->bed, seed);
+	bed_config(&t->bed.random, &t->c, &t->backing);
 	if (t->c.cluster_size > 65536)
 		t->c.cluster_size = 512;
 	if (t->c.cluster_size < 16384)
 		t->c.extended_l2 = false;
-	t->sectors = 64 + rnd(t, SECTORS_MAX - 64);
+	t->sectors = 64 + bed_rnd(&t->bed, SECTORS_MAX - 64);
 	t->last = calloc(t->sectors, sizeof(*t->last));
 	t->least = calloc(t->sectors, sizeof(*t->least));
 	t->zeroed = calloc(t->sectors, sizeof(*t->zeroed));
-	t->m.random = t->seed | 1;
+	t->m.random = t->bed.seed | 1;
 	if (t->backing) {
 		t->base.len = t->base.room = t->sectors * 512;
 		t->base.random = 1;
 		t->base.data = malloc(t->base.len);
 		for (uint32_t k = 0; k < t->sectors; k++)
-			stamp(t->base.data + k * 512, k, 0);
+			bed_stamp(t->base.data + k * 512, k, 0);
 	}
 	bed_open(&t->bed);
 	bed_run(&t->bed, work_co, t);
-	for (unsigned k = 0; k < POINTS && !t->failed; k++)
-		crash_at(t, rnd(t, t->m.n_log + 1), k);
+	for (unsigned k = 0; k < POINTS && !t->bed.failed; k++)
+		crash_at(t, bed_rnd(&t->bed, t->m.n_log + 1), k);
 	bed_close(&t->bed);
-	printf("%sok %u - seed %llu: %zu log entries, version %u, %u-byte clusters, %u-bit "
-	       "refcounts%s%s%s\n",
-	       t->failed ? "not " : "", i, (unsigned long long)t->seed, t->m.n_log, t->c.version,
-	       t->c.cluster_size, t->c.refcount_bits, t->c.lazy_refcounts ? ", lazy" : "",
-	       t->c.extended_l2 ? ", extended" : "", t->backing ? ", backing" : "");
-	if (t->failed)
-		printf("# %s\n", t->what);
+	printf("%sok %u - seed %llu: %zu log entries, %s\n", t->bed.failed ? "not " : "", i,
+	       (unsigned long long)seed, t->m.n_log, bed_kind(&t->c, t->backing, kind));
+	if (t->bed.failed)
+		printf("# %s\n", t->bed.what);
 	fflush(stdout);
 	mem_free(&t->m);
 	mem_free(&t->start);
@@ -455,10 +412,10 @@ int main(int argc, char **argv)
 	rounds = (unsigned)strtoul(argv[2], NULL, 0);
 	printf("1..%u\n", rounds);
 	for (unsigned i = 0; i < rounds; i++) {
-		struct test t = { .seed = seed + i, .dir = argc > 3 ? argv[3] : NULL };
+		struct test t = { .dir = argc > 3 ? argv[3] : NULL };
 
-		one(&t, i + 1);
-		failures += !!t.failed;
+		one(&t, seed + i, i + 1);
+		failures += !!t.bed.failed;
 	}
 	return failures ? 1 : 0;
 }

@@ -37,15 +37,6 @@ struct test {
 	bool failed;
 };
 
-static void stamp(uint8_t *p, uint32_t sector, uint32_t id)
-{
-	sector++;
-	for (unsigned i = 0; i < 512; i += 8) {
-		memcpy(p + i, &sector, 4);
-		memcpy(p + i + 4, &id, 4);
-	}
-}
-
 /* ---- The child ------------------------------------------------------------------------------- */
 
 static void tell(struct test *t, uint32_t kind, uint32_t sector, uint32_t n, uint32_t id)
@@ -95,7 +86,7 @@ static void worker_co(void *arg)
 		t->busy[w->i][0] = s;
 		t->busy[w->i][1] = s + n;
 		for (uint32_t k = 0; !zero && k < n; k++)
-			stamp(buf + k * 512, s + k, id);
+			bed_stamp(buf + k * 512, s + k, id);
 		if (zero)
 			tell(t, NOTE_ZERO_BEGIN, s, n, id);
 		r = zero ? block_co_zero(t->b, s * 512ull, n * 512ull, BLOCK_UNMAP)
@@ -200,7 +191,7 @@ static void verify_co(void *arg)
 		memcpy(&id, p + 4, 4);
 		memset(want, 0, sizeof(want));
 		if (is)
-			stamp(want, s, id);
+			bed_stamp(want, s, id);
 		/* zeroes have no number: any that began late enough explains them */
 		t->failed = memcmp(want, p, 512) || (is ? id : t->zeroed[s]) < t->least[s];
 		if (t->failed)

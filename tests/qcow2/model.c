@@ -8,7 +8,6 @@
  * Prints TAP, one test a round. Threads: one loop.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <string.h>
 
 #include "bed.h"
@@ -28,40 +27,18 @@ struct test {
 	struct block *b;
 	struct model disk, snap[MAX_SNAPS];
 	bool has_snap[MAX_SNAPS];
-	uint64_t random, seed;
 	const char *dir;
-	unsigned running;
-	struct task *waiter;
-	int failed;
-	char what[400];
 };
-
-static uint64_t rnd(struct test *t, uint64_t n)
-{
-	return n ? mem_random(&t->random) % n : 0;
-}
-
-__attribute__((format(printf, 2, 3))) static void fail(struct test *t, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (t->failed++)
-		return;
-	va_start(ap, fmt);
-	vsnprintf(t->what, sizeof(t->what), fmt, ap);
-	va_end(ap);
-}
 
 static void fill(struct test *t, uint8_t *p, uint64_t n)
 {
-	bool easy = rnd(t, 2);
+	bool easy = bed_rnd(&t->bed, 2);
 
 	for (uint64_t i = 0; i < n; i++)
-		p[i] = easy ? (uint8_t)(t->random >> 20) : (uint8_t)mem_random(&t->random);
+		p[i] = easy ? (uint8_t)(t->bed.random >> 20) : (uint8_t)mem_random(&t->bed.random);
 }
 
-/* ---- Operations that run at once
- * ----------------------------------------------------------------- */
+/* ---- Operations that run at once ------------------------------------------------------------- */
 
 struct op {
 	struct test *t;
@@ -83,8 +60,8 @@ static void op_run(void *arg)
 	case 0: /* read */
 		r = block_co_pread(t->b, o->off, o->buf, o->len);
 		if (r >= 0 && memcmp(o->buf, d->v + o->off, o->len))
-			fail(t, "read at %llu, %llu bytes: differs", (unsigned long long)o->off,
-			     (unsigned long long)o->len);
+			bed_fail(&t->bed, "read at %llu, %llu bytes: differs",
+				 (unsigned long long)o->off, (unsigned long long)o->len);
 		break;
 	case 1: r = block_co_pwrite(t->b, o->off, o->buf, o->len, o->flags); break;
 	case 2: r = block_co_zero(t->b, o->off, o->len, o->flags); break;
@@ -96,11 +73,9 @@ static void op_run(void *arg)
 	}
 	o->unsure |= o->kind == 3;
 	if (r < 0)
-		fail(t, "operation %d at %llu, %llu bytes: %s", o->kind, (unsigned long long)o->off,
-		     (unsigned long long)o->len, strerror(-r));
-	t->running--;
-	if (t->waiter && !t->running)
-		task_wake(t->waiter);
+		bed_fail(&t->bed, "operation %d at %llu, %llu bytes: %s", o->kind,
+			 (unsigned long long)o->off, (unsigned long long)o->len, strerror(-r));
+	bed_ended(&t->bed);
 }
 
 /* Sectors that are as before, zero, or as written; the model becomes what they are. */
@@ -112,15 +87,15 @@ static void op_settle(struct test *t, struct op *o)
 	t->m.fail_in = 0;
 	r = block_co_pread(t->b, o->off, now, o->len);
 	if (r < 0)
-		fail(t, "read after operation %d: %s", o->kind, strerror(-r));
+		bed_fail(&t->bed, "read after operation %d: %s", o->kind, strerror(-r));
 	for (uint64_t i = 0; r >= 0 && o->kind && i < o->len; i += 512) {
 		bool done = true;
 
 		for (unsigned k = 0; k < 512; k++)
 			done &= now[i + k] == (o->kind == 1 ? o->buf[i + k] : 0);
 		if (!done && memcmp(now + i, t->disk.v + o->off + i, 512))
-			fail(t, "sector at %llu is neither as before nor as wanted",
-			     (unsigned long long)(o->off + i));
+			bed_fail(&t->bed, "sector at %llu is neither as before nor as wanted",
+				 (unsigned long long)(o->off + i));
 	}
 	if (r >= 0 && o->kind)
 		memcpy(t->disk.v + o->off, now, o->len);
@@ -130,23 +105,23 @@ static void op_settle(struct test *t, struct op *o)
 static void some_ops_co(struct test *t)
 {
 	struct op ops[TASKS];
-	unsigned n = 1 + (unsigned)rnd(t, TASKS), made = 0;
+	unsigned n = 1 + (unsigned)bed_rnd(&t->bed, TASKS), made = 0;
 	uint64_t sectors = t->disk.len / 512, cl = t->c.cluster_size / 512;
 
 	for (unsigned i = 0; i < n && sectors; i++) {
 		struct op *o = &ops[made];
 		bool clash = false;
 
-		*o = (struct op){ .t = t, .kind = (int)rnd(t, 8) };
+		*o = (struct op){ .t = t, .kind = (int)bed_rnd(&t->bed, 8) };
 		if (o->kind > 3)
 			o->kind = o->kind == 4 ? 0 : 1;
-		o->len = 1 + rnd(t, rnd(t, 3) ? cl * 3 + 1 : cl + 1);
-		if (rnd(t, 20) == 0)
-			o->len = 1 + rnd(t, sectors);
-		o->off = rnd(t, sectors);
-		if (o->kind >= 2 && rnd(t, 2)) {
+		o->len = 1 + bed_rnd(&t->bed, bed_rnd(&t->bed, 3) ? cl * 3 + 1 : cl + 1);
+		if (bed_rnd(&t->bed, 20) == 0)
+			o->len = 1 + bed_rnd(&t->bed, sectors);
+		o->off = bed_rnd(&t->bed, sectors);
+		if (o->kind >= 2 && bed_rnd(&t->bed, 2)) {
 			o->off = o->off / cl * cl;
-			o->len = (1 + rnd(t, 4)) * cl;
+			o->len = (1 + bed_rnd(&t->bed, 4)) * cl;
 		}
 		o->len = MIN(o->len, sectors - o->off) * 512;
 		o->len = MIN(o->len, 4u << 20);
@@ -159,20 +134,12 @@ static void some_ops_co(struct test *t)
 		o->buf = malloc(o->len);
 		if (o->kind == 1)
 			fill(t, o->buf, o->len);
-		o->flags = o->kind == 1 ? (rnd(t, 10) ? 0 : BLOCK_FUA)
-			   : rnd(t, 2)  ? BLOCK_UNMAP
-					: 0;
+		o->flags = o->kind == 1          ? (bed_rnd(&t->bed, 10) ? 0 : BLOCK_FUA)
+			   : bed_rnd(&t->bed, 2) ? BLOCK_UNMAP
+						 : 0;
 		made++;
 	}
-	t->running = made;
-	for (unsigned i = 0; i < made; i++) {
-		if (task_start(block_ctx_tasks(t->bed.ctx), op_run, &ops[i]) < 0)
-			abort();
-	}
-	t->waiter = task_self();
-	while (t->running)
-		task_co_wait();
-	t->waiter = NULL;
+	bed_co_together(&t->bed, op_run, ops, sizeof(ops[0]), made);
 	for (unsigned i = 0; i < made; i++) {
 		struct op *o = &ops[i];
 
@@ -190,8 +157,7 @@ static void some_ops_co(struct test *t)
 	}
 }
 
-/* ---- Operations by themselves ------------------------------------------------------------------
- */
+/* ---- Operations by themselves ---------------------------------------------------------------- */
 
 static void report(void *opaque, const char *line)
 {
@@ -199,22 +165,22 @@ static void report(void *opaque, const char *line)
 
 	if (t->faulty && !strncmp(line, "Leaked", 6))
 		return;
-	fprintf(stderr, "# seed %llu: %s\n", (unsigned long long)t->seed, line);
+	fprintf(stderr, "# seed %llu: %s\n", (unsigned long long)t->bed.seed, line);
 }
 
 static void reopen_co(struct test *t)
 {
 	struct err e = { 0 };
 
-	if (rnd(t, 3) == 0) {
+	if (bed_rnd(&t->bed, 3) == 0) {
 		if (t->b->drv->reopen_co(t->b, true, &e) < 0)
-			fail(t, "reopen_co: %s", e.msg);
+			bed_fail(&t->bed, "reopen_co: %s", e.msg);
 		return;
 	}
 	block_co_close(t->b);
 	t->b = NULL;
 	if (bed_co_image(&t->bed, &t->m, t->backing ? &t->base : NULL, false, true, &t->b, &e) < 0)
-		fail(t, "reopen: %s", e.msg);
+		bed_fail(&t->bed, "reopen: %s", e.msg);
 }
 
 /* Closed, the image must be without error and leak; the whole content right. */
@@ -227,25 +193,25 @@ static void verify_co(struct test *t)
 
 	t->m.fail_in = 0;
 	reopen_co(t);
-	if (t->failed)
+	if (t->bed.failed)
 		return;
 	r = qcow2_co_check(t->b, 0, &c, &e);
 	if (r < 0)
-		fail(t, "check: %s", e.msg);
+		bed_fail(&t->bed, "check: %s", e.msg);
 	if (c.corruptions || (c.leaks && !t->faulty))
-		fail(t, "check: %llu corruptions, %llu leaks", (unsigned long long)c.corruptions,
-		     (unsigned long long)c.leaks);
+		bed_fail(&t->bed, "check: %llu corruptions, %llu leaks",
+			 (unsigned long long)c.corruptions, (unsigned long long)c.leaks);
 	if (t->b->len != t->disk.len)
-		fail(t, "length is %llu, not %llu", (unsigned long long)t->b->len,
-		     (unsigned long long)t->disk.len);
+		bed_fail(&t->bed, "length is %llu, not %llu", (unsigned long long)t->b->len,
+			 (unsigned long long)t->disk.len);
 	all = malloc(t->disk.len + 1);
-	r = t->failed ? 0 : block_co_pread(t->b, 0, all, t->disk.len);
+	r = t->bed.failed ? 0 : block_co_pread(t->b, 0, all, t->disk.len);
 	if (r < 0)
-		fail(t, "read of all: %s", strerror(-r));
-	for (uint64_t i = 0; !t->failed && i < t->disk.len; i++) {
+		bed_fail(&t->bed, "read of all: %s", strerror(-r));
+	for (uint64_t i = 0; !t->bed.failed && i < t->disk.len; i++) {
 		if (all[i] != t->disk.v[i])
-			fail(t, "byte %llu is %02x, not %02x", (unsigned long long)i, all[i],
-			     t->disk.v[i]);
+			bed_fail(&t->bed, "byte %llu is %02x, not %02x", (unsigned long long)i,
+				 all[i], t->disk.v[i]);
 	}
 	free(all);
 }
@@ -259,7 +225,7 @@ static void model_copy(struct model *to, const struct model *from)
 
 static void snapshot_co(struct test *t)
 {
-	unsigned i = (unsigned)rnd(t, MAX_SNAPS);
+	unsigned i = (unsigned)bed_rnd(&t->bed, MAX_SNAPS);
 	struct err e = { 0 };
 	char name[16];
 	int r;
@@ -272,7 +238,7 @@ static void snapshot_co(struct test *t)
 		if (r >= 0)
 			model_copy(&t->snap[i], &t->disk);
 		t->has_snap[i] = r >= 0;
-	} else if (rnd(t, 2)) {
+	} else if (bed_rnd(&t->bed, 2)) {
 		r = qcow2_co_snapshot_delete(t->b, name, &e);
 		t->has_snap[i] = false;
 	} else {
@@ -283,24 +249,24 @@ static void snapshot_co(struct test *t)
 			model_copy(&t->disk, &t->snap[i]);
 	}
 	if (r < 0)
-		fail(t, "snapshot: %s", e.msg);
+		bed_fail(&t->bed, "snapshot: %s", e.msg);
 }
 
 static void resize_co(struct test *t)
 {
-	uint64_t len = t->disk.len + rnd(t, t->disk.len / 2 + 4096) / 512 * 512;
+	uint64_t len = t->disk.len + bed_rnd(&t->bed, t->disk.len / 2 + 4096) / 512 * 512;
 	struct err e = { 0 };
 	int r;
 
-	if (rnd(t, 2))
-		len = t->disk.len - rnd(t, t->disk.len / 2 + 1) / 512 * 512;
+	if (bed_rnd(&t->bed, 2))
+		len = t->disk.len - bed_rnd(&t->bed, t->disk.len / 2 + 1) / 512 * 512;
 	if (len > 8 << 20)
 		len = 8 << 20;
 	r = block_co_truncate(t->b, len, &e);
 	if (r == -ENOTSUP && t->c.version == 2)
 		return;
 	if (r < 0) {
-		fail(t, "resize to %llu: %s", (unsigned long long)len, e.msg);
+		bed_fail(&t->bed, "resize to %llu: %s", (unsigned long long)len, e.msg);
 		return;
 	}
 	t->disk.v = realloc(t->disk.v, len + 1);
@@ -312,7 +278,7 @@ static void resize_co(struct test *t)
 static void compressed_co(struct test *t)
 {
 	uint64_t n = (t->disk.len + t->c.cluster_size - 1) / t->c.cluster_size;
-	uint64_t off = rnd(t, n) * t->c.cluster_size;
+	uint64_t off = bed_rnd(&t->bed, n) * t->c.cluster_size;
 	uint32_t len = (uint32_t)MIN(t->c.cluster_size, t->disk.len - off);
 	uint8_t *buf;
 	int r;
@@ -323,7 +289,8 @@ static void compressed_co(struct test *t)
 	fill(t, buf, len);
 	r = qcow2_co_write_compressed(t->b, off, buf, len);
 	if (r < 0)
-		fail(t, "compressed write at %llu: %s", (unsigned long long)off, strerror(-r));
+		bed_fail(&t->bed, "compressed write at %llu: %s", (unsigned long long)off,
+			 strerror(-r));
 	else
 		memcpy(t->disk.v + off, buf, len);
 	free(buf);
@@ -357,35 +324,32 @@ static void qemu_verify(struct test *t)
 		 t->dir, t->faulty ? 3 : 0);
 	r = system(cmd);
 	if (r)
-		fail(t, "qemu-img says %d of %s/t.qcow2 and t.raw", r, t->dir);
+		bed_fail(&t->bed, "qemu-img says %d of %s/t.qcow2 and t.raw", r, t->dir);
 }
 
 static void round_co(void *arg)
 {
 	struct test *t = arg;
-	struct block *file;
 	struct err e = { 0 };
 	int r;
 
 	t->c.size = t->disk.len;
-	r = mem_co_open(t->bed.ctx, &t->m, true, &file, &e);
-	if (r >= 0)
-		r = qcow2_co_create(file, NULL, &t->c, &e);
-	block_co_close(file);
+	r = bed_co_create(&t->bed, &t->m, &t->c, &e);
 	if (r >= 0)
 		r = bed_co_image(&t->bed, &t->m, t->backing ? &t->base : NULL, false, true, &t->b,
 				 &e);
 	if (r < 0) {
-		fail(t, "create: %s", e.msg);
+		bed_fail(&t->bed, "create: %s", e.msg);
 		return;
 	}
 	t->m.yield = true;
-	for (unsigned i = 0; i < OPS && !t->failed; i++) {
-		unsigned what = (unsigned)rnd(t, 40);
+	for (unsigned i = 0; i < OPS && !t->bed.failed; i++) {
+		unsigned what = (unsigned)bed_rnd(&t->bed, 40);
 
 		/* what happens to lengths and snapshots when they fail is for the crash test */
-		t->m.fail_in =
-			t->faulty && what > 3 && rnd(t, 4) == 0 ? 1 + (unsigned)rnd(t, 12) : 0;
+		t->m.fail_in = t->faulty && what > 3 && bed_rnd(&t->bed, 4) == 0
+				       ? 1 + (unsigned)bed_rnd(&t->bed, 12)
+				       : 0;
 		switch (what) {
 		case 0: snapshot_co(t); break;
 		case 1: resize_co(t); break;
@@ -397,31 +361,32 @@ static void round_co(void *arg)
 		case 7:
 			r = block_co_flush(t->b);
 			if (r < 0 && !(r == -EIO && t->faulty))
-				fail(t, "flush: %s", strerror(-r));
+				bed_fail(&t->bed, "flush: %s", strerror(-r));
 			break;
 		default: some_ops_co(t);
 		}
 	}
-	if (!t->failed)
+	if (!t->bed.failed)
 		verify_co(t);
 	t->m.fail_in = 0;
 	block_co_close(t->b);
-	if (t->qemu && !t->failed)
+	if (t->qemu && !t->bed.failed)
 		qemu_verify(t);
 }
 
-static void one(struct test *t, unsigned i)
+static void one(struct test *t, uint64_t seed, unsigned i)
 {
-	t->random = t->seed * 0x9e3779b97f4a7c15ull | 1;
-	for (unsigned k = 0; k < 4; k++)
-		mem_random(&t->random);
-	bed_config(&t->random, &t->c, &t->backing);
-	t->faulty = t->seed % 4 == 0;
-	t->disk.len = (1 + rnd(t, MIN(2000u, 100 * t->c.cluster_size / 512))) * 512;
+	char kind[100];
+
+	bed_seed(&t->bed, seed);
+	bed_config(&t->bed.random, &t->c, &t->backing);
+	t->faulty = t->bed.seed % 4 == 0;
+	t->disk.len = (1 + bed_rnd(&t->bed, MIN(2000u, 100 * t->c.cluster_size / 512))) * 512;
 	t->disk.v = calloc(1, t->disk.len + 1);
-	t->m.random = t->seed | 1;
+	t->m.random = t->bed.seed | 1;
 	if (t->backing) {
-		t->base.len = t->base.room = rnd(t, t->disk.len * 2 / 512 + 1) * 512 + 512;
+		t->base.len = t->base.room =
+			bed_rnd(&t->bed, t->disk.len * 2 / 512 + 1) * 512 + 512;
 		t->base.random = 1;
 		t->base.data = malloc(t->base.len);
 		fill(t, t->base.data, t->base.len);
@@ -430,13 +395,11 @@ static void one(struct test *t, unsigned i)
 	bed_open(&t->bed);
 	bed_run(&t->bed, round_co, t);
 	bed_close(&t->bed);
-	printf("%sok %u - seed %llu: version %u, %u-byte clusters, %u-bit refcounts%s%s%s%s\n",
-	       t->failed ? "not " : "", i, (unsigned long long)t->seed, t->c.version,
-	       t->c.cluster_size, t->c.refcount_bits, t->c.lazy_refcounts ? ", lazy" : "",
-	       t->c.extended_l2 ? ", extended" : "", t->backing ? ", backing" : "",
+	printf("%sok %u - seed %llu: %s%s\n", t->bed.failed ? "not " : "", i,
+	       (unsigned long long)seed, bed_kind(&t->c, t->backing, kind),
 	       t->faulty ? ", faults" : "");
-	if (t->failed)
-		printf("# %s\n", t->what);
+	if (t->bed.failed)
+		printf("# %s\n", t->bed.what);
 	fflush(stdout);
 	mem_free(&t->m);
 	mem_free(&t->base);
@@ -458,10 +421,10 @@ int main(int argc, char **argv)
 	rounds = (unsigned)strtoul(argv[3], NULL, 0);
 	printf("1..%u\n", rounds);
 	for (unsigned i = 0; i < rounds; i++) {
-		struct test t = { .dir = argv[1], .seed = seed + i, .qemu = argc > 4 };
+		struct test t = { .dir = argv[1], .qemu = argc > 4 };
 
-		one(&t, i + 1);
-		failures += !!t.failed;
+		one(&t, seed + i, i + 1);
+		failures += !!t.bed.failed;
 	}
 	return failures ? 1 : 0;
 }
