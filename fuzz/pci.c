@@ -6,118 +6,21 @@
  * an interrupt line whose level is not what pins and routes make of it; claims that stay after all
  * decoding is off; a section that is refused and yet changes something.
  */
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/bug.h"
-#include "fuzz.h"
+#include "../tests/device/pci_fake.h"
 #include "hw/isa/acpi_pm.h"
 #include "hw/pci/assign.h"
-#include "hw/pci/msi.h"
 #include "hw/pci/piix.h"
 #include "hw/registry.h"
+#include "machine.h"
 
-enum { LINES = 24, MAX_OPS = 300, FUNCTIONS = 4, SLOT = 2 };
-
-struct input {
-	const uint8_t *p;
-	size_t n;
-};
+enum { MAX_OPS = 300, FUNCTIONS = 4, SLOT = 2 };
 
 struct fuzz {
-	struct clock clock;
-	struct runstate run;
-	struct irq_line gsi[LINES];
-	bool level[LINES];
-	struct machine_devs md;
+	struct fuzz_machine m;
+	bool level[FUZZ_LINES];
 	struct dev *bridge; /* PIIX3 */
 	struct dev *fn[FUNCTIONS];
 };
-
-/* A function with all kinds of BARs, MSI, MSI-X and INTx. */
-struct fake {
-	struct pci_dev pci;
-	struct fake_state {
-		struct pci_state pci;
-		struct pci_msix_state msix;
-	} s;
-};
-
-static const struct field fake_fields[] = {
-	PCI_STATE_FIELDS(struct fake_state, pci),
-	PCI_MSIX_FIELDS(struct fake_state, msix),
-	{ 0 },
-};
-
-static const struct prop fake_props[] = { PCI_PROPS(struct fake, pci), PROP_END };
-
-static struct fake *fake_of(struct dev *d)
-{
-	return container_of(d, struct fake, pci.dev);
-}
-
-static int fake_realize(struct dev *d, struct err *e)
-{
-	static const struct pci_ident id = { .vendor = 1, .device = 1, .pin = 1 };
-	static const struct region_ops nothing = { .min = 1, .max = 4 };
-	static const struct pci_ops ops = { 0 };
-	struct fake *f = fake_of(d);
-	int r = pci_realize(&f->pci, &f->s.pci, &id, &ops, PCI_SLOT_ANY, e);
-
-	if (r < 0)
-		return r;
-	pci_add_bar(&f->pci, 0, PCI_BAR_IO, 32, &nothing);
-	pci_add_bar(&f->pci, 2, 0, 16, &nothing);
-	pci_add_bar(&f->pci, 4, PCI_BAR_MEM64, 1 << 14, &nothing);
-	pci_msix_init(&f->pci, &f->s.msix, 1, f->pci.devfn % 16 ? 70 : 3);
-	pci_msi_init(&f->pci, 4);
-	return 0;
-}
-
-static void fake_unrealize(struct dev *d)
-{
-	pci_unrealize(&fake_of(d)->pci);
-}
-
-static void fake_reset(struct dev *d, enum reset_kind k)
-{
-	pci_reset(&fake_of(d)->pci);
-}
-
-static int fake_loaded(struct dev *d, struct err *e)
-{
-	return pci_loaded(&fake_of(d)->pci, e);
-}
-
-static const struct dev_class fake_class = {
-	.name = "fake",
-	.desc = "a PCI function",
-	.bus = "PCI",
-	.size = sizeof(struct fake),
-	.props = fake_props,
-	.state = STATE_OF(struct fake, s, fake_fields, 1),
-	.realize = fake_realize,
-	.reset = fake_reset,
-	.loaded = fake_loaded,
-	.unrealize = fake_unrealize,
-};
-
-static uint64_t take(struct input *in, size_t n)
-{
-	uint64_t v = 0;
-
-	n = MIN(n, in->n);
-	memcpy(&v, in->p, n);
-	in->p += n;
-	in->n -= n;
-	return v;
-}
-
-static int fuzz_msi(void *opaque, uint64_t addr, uint32_t data)
-{
-	BUG_ON(addr & 3);
-	return 0;
-}
 
 static void fuzz_line(void *opaque, unsigned n, bool level)
 {
@@ -131,42 +34,34 @@ static struct pci_dev *pci_of(struct dev *d)
 
 static void fuzz_new(struct fuzz *f)
 {
-	static const struct event_ops events = { .msi = fuzz_msi };
 	struct dev *pm, *d;
 
 	memset(f, 0, sizeof(*f));
-	clock_init_virtual(&f->clock, 1, 1781524800000000000);
-	f->md.loop = loop_new(&f->clock, NULL);
-	f->md.bus = bus_new(NULL);
-	runstate_init(&f->run, f->md.loop, NULL, NULL);
-	f->md.run = &f->run;
-	f->md.gsi = f->gsi;
-	f->md.n_gsi = LINES;
-	f->md.events = &events;
-	for (unsigned i = 0; i < LINES; i++)
-		irq_line_init(&f->gsi[i], fuzz_line, f, i);
-	loop_set_lock(f->md.loop, bus_lock_of(f->md.bus));
-	BUG_ON(!dev_create(&f->md, &i440fx_class, NULL, NULL, NULL));
-	f->bridge = dev_create(&f->md, &piix3_class, NULL, NULL, NULL);
-	BUG_ON(!f->bridge || !dev_create(&f->md, &reset_class, NULL, NULL, NULL));
-	pm = dev_create(&f->md, &acpi_pm_class, NULL, NULL, "iobase", "0", NULL);
-	d = dev_create(&f->md, &piix4_pm_class, NULL, NULL, NULL);
+	fuzz_machine_new(&f->m, NULL, NULL);
+	for (unsigned i = 0; i < FUZZ_LINES; i++)
+		irq_line_init(&f->m.gsi[i], fuzz_line, f, i);
+	BUG_ON(!dev_create(&f->m.md, &i440fx_class, NULL, NULL, NULL));
+	f->bridge = dev_create(&f->m.md, &piix3_class, NULL, NULL, NULL);
+	BUG_ON(!f->bridge || !dev_create(&f->m.md, &reset_class, NULL, NULL, NULL));
+	pm = dev_create(&f->m.md, &acpi_pm_class, NULL, NULL, "iobase", "0", NULL);
+	d = dev_create(&f->m.md, &piix4_pm_class, NULL, NULL, NULL);
 	BUG_ON(!pm || !d);
 	piix4_pm_attach(d, pm);
-	f->md.pci->first_slot = SLOT;
+	f->m.md.pci->first_slot = SLOT;
 	for (unsigned i = 0; i < FUNCTIONS; i++)
-		f->fn[i] = dev_create(&f->md, &fake_class, NULL, NULL, NULL);
+		f->fn[i] = dev_create(&f->m.md, &fake_class, NULL, NULL, "vectors", i ? "70" : "3",
+				      "msi", "4", NULL);
 	BUG_ON(!f->fn[FUNCTIONS - 1]);
 }
 
 static void fuzz_config(struct fuzz *f, unsigned devfn, unsigned off, unsigned size, uint32_t v,
 			bool write)
 {
-	bus_io_write(f->md.bus, 0xcf8, 0x80000000u | devfn << 8 | (off & 0xfc), 4);
+	bus_io_write(f->m.md.bus, 0xcf8, 0x80000000u | devfn << 8 | (off & 0xfc), 4);
 	if (write)
-		bus_io_write(f->md.bus, (uint16_t)(0xcfc + (off & 3)), v, size);
+		bus_io_write(f->m.md.bus, (uint16_t)(0xcfc + (off & 3)), v, size);
 	else
-		bus_io_read(f->md.bus, (uint16_t)(0xcfc + (off & 3)), size);
+		bus_io_read(f->m.md.bus, (uint16_t)(0xcfc + (off & 3)), size);
 }
 
 /* Registers that matter are more likely than others, and addresses are from a few places. */
@@ -192,65 +87,22 @@ static void fuzz_config_op(struct fuzz *f, struct input *in, unsigned op)
 	fuzz_config(f, devfn, off & ~(size - 1), size, v, op & 8);
 }
 
-/* Range number n of both spaces, going round. */
-static bool fuzz_range(struct fuzz *f, unsigned n, struct region *r)
-{
-	for (unsigned left = n;;) {
-		unsigned before = left;
-
-		for (int sp = 0; sp < BUS_SPACES; sp++)
-			for (size_t i = 0; bus_region_at(f->md.bus, (enum bus_space)sp, i, r); i++)
-				if (!left--)
-					return true;
-		if (before == left)
-			return false;
-	}
-}
-
 static void fuzz_access(struct fuzz *f, struct input *in, unsigned op)
 {
 	unsigned size = 1u << (op >> 4 & 3), pick = (unsigned)take(in, 1);
 	uint64_t off = take(in, 2), v = op & 8 ? take(in, size) : 0;
 	struct region r;
 
-	if (!fuzz_range(f, pick % 32, &r))
+	if (!fuzz_range(&f->m, pick % 32, &r))
 		return;
 	off %= r.len + 4;
-	if (r.space == BUS_IO && op & 8)
-		bus_io_write(f->md.bus, (uint16_t)(r.base + off), v, MIN(size, 4u));
-	else if (r.space == BUS_IO)
-		bus_io_read(f->md.bus, (uint16_t)(r.base + off), MIN(size, 4u));
-	else if (op & 8)
-		bus_mem_write(f->md.bus, r.base + off, v, size);
-	else
-		bus_mem_read(f->md.bus, r.base + off, size);
-}
-
-static void fuzz_snapshot(struct dev *d, struct input *in)
-{
-	size_t cap = state_save_size(&d->cls->state), n;
-	uint8_t *a = malloc(cap), *b = malloc(cap);
-	unsigned spoil = (unsigned)take(in, 1) % 8;
-
-	n = dev_save(d, a, cap);
-	memcpy(b, a, n);
-	while (spoil--)
-		b[take(in, 3) % n] = (uint8_t)take(in, 1);
-	if (dev_load(d, b, n, NULL)) {
-		dev_save(d, b, cap);
-		BUG_ON(memcmp(a, b, n)); /* refused means unchanged */
-	} else {
-		dev_save(d, a, cap);
-		BUG_ON(memcmp(a, b, n)); /* taken means taken as it is */
-	}
-	free(a);
-	free(b);
+	fuzz_bus(&f->m, &r, off, v, size, op & 8);
 }
 
 /* What must hold after every step. */
 static void fuzz_check(struct fuzz *f)
 {
-	bool want[LINES] = { 0 }, line[4] = { 0 };
+	bool want[FUZZ_LINES] = { 0 }, line[4] = { 0 };
 
 	for (unsigned i = 0; i < FUNCTIONS; i++) {
 		struct pci_dev *p = pci_of(f->fn[i]);
@@ -277,7 +129,7 @@ static void fuzz_check(struct fuzz *f)
 		if (!(route & PIIX3_PIRQ_OFF) && 0xdef8u >> irq & 1)
 			want[irq] |= line[i];
 	}
-	for (unsigned i = 0; i < LINES; i++)
+	for (unsigned i = 0; i < FUZZ_LINES; i++)
 		BUG_ON(want[i] != f->level[i] && i != ACPI_SCI_IRQ);
 }
 
@@ -286,7 +138,7 @@ static size_t fuzz_ranges(struct fuzz *f, enum bus_space sp)
 	struct region r;
 	size_t n = 0;
 
-	while (bus_region_at(f->md.bus, sp, n, &r))
+	while (bus_region_at(f->m.md.bus, sp, n, &r))
 		n++;
 	return n;
 }
@@ -308,12 +160,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			pci_msix_notify(pci_of(f.fn[pick]), (unsigned)take(&in, 1));
 			pci_msi_notify(pci_of(f.fn[pick]), op >> 7);
 			break;
-		case 2: fuzz_snapshot(op >> 7 ? f.bridge : f.fn[pick], &in); break;
+		case 2: fuzz_state(op >> 7 ? f.bridge : f.fn[pick], &in, 8, true); break;
 		case 3:
 			if (op >> 5 == 7)
-				machine_devs_reset(&f.md, RESET_WARM);
+				machine_devs_reset(&f.m.md, RESET_WARM);
 			else
-				loop_advance(f.md.loop, take(&in, 3));
+				loop_advance(f.m.md.loop, take(&in, 3));
 			break;
 		case 4: fuzz_access(&f, &in, (unsigned)take(&in, 1)); break;
 		default: fuzz_config_op(&f, &in, (unsigned)take(&in, 1)); break;
@@ -322,13 +174,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	for (unsigned i = 0; i < FUNCTIONS; i++)
 		pci_config_write(pci_of(f.fn[i]), PCI_COMMAND, 0, 2);
-	pci_bus_write(f.md.pci, PIIX_SLOT << 3 | 3, PIIX4_PMREGMISC, 0, 1);
+	pci_bus_write(f.m.md.pci, PIIX_SLOT << 3 | 3, PIIX4_PMREGMISC, 0, 1);
 	BUG_ON(fuzz_ranges(&f, BUS_MEM) || fuzz_ranges(&f, BUS_IO) != ports);
-	machine_devs_reset(&f.md, RESET_COLD);
+	machine_devs_reset(&f.m.md, RESET_COLD);
 	fuzz_check(&f);
-	machine_devs_free(&f.md);
-	runstate_destroy(&f.run);
-	bus_free(f.md.bus);
-	loop_free(f.md.loop);
+	machine_devs_free(&f.m.md);
+	fuzz_machine_free(&f.m);
 	return 0;
 }

@@ -10,21 +10,17 @@
  */
 #include <errno.h>
 #include <linux/virtio_pci.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "backend/block/backend.h"
 #include "backend/char/chardev.h"
 #include "backend/net/netdev.h"
-#include "base/bug.h"
 #include "base/log.h"
-#include "fuzz.h"
 #include "hw/pci/pci.h"
 #include "hw/registry.h"
+#include "machine.h"
 #include "virtio/transport.h"
 
 enum {
-	LINES = 24,
 	MAX_OPS = 300,
 	QUEUE_SIZE = 16,
 	QUEUES = 6,     /* those that are set up and fed */
@@ -38,16 +34,8 @@ enum {
 #define TABLE_AT 0xf1100000ull
 #define MAX_STEP (2 * NS_PER_SEC)
 
-struct input {
-	const uint8_t *p;
-	size_t n;
-};
-
 struct fuzz {
-	struct clock clock;
-	struct runstate run;
-	struct irq_line gsi[LINES];
-	struct machine_devs md;
+	struct fuzz_machine m;
 	struct chardev *con, *port; /* of a console; of a virtserialport */
 	struct block_ctx *block;
 	struct blk *disk;
@@ -60,18 +48,6 @@ struct fuzz {
 	uint16_t next[QUEUES];
 	bool wrap[QUEUES]; /* packed rings */
 };
-
-/* The next n bytes (up to 8) as a number; zeros after the end. */
-static uint64_t take(struct input *in, size_t n)
-{
-	uint64_t v = 0;
-
-	n = MIN(n, in->n);
-	memcpy(&v, in->p, n);
-	in->p += n;
-	in->n -= n;
-	return v;
-}
 
 /* ---- What stands behind the devices -------------------------------------------------------- */
 
@@ -100,12 +76,7 @@ static void *fuzz_backend(void *opaque, const char *type, const char *id)
 		return f->disk;
 	if (!strcmp(type, "netdev"))
 		return &f->nd;
-	return strcmp(type, "virtio-serial") ? NULL : machine_devs_find(&f->md, id);
-}
-
-static int fuzz_msi(void *opaque, uint64_t addr, uint32_t data)
-{
-	return 0;
+	return strcmp(type, "virtio-serial") ? NULL : machine_devs_find(&f->m.md, id);
 }
 
 /* A disk of zeroes whose host fails at the n-th operation from now on; 0: not. */
@@ -155,7 +126,7 @@ static void fuzz_disk(void *arg)
 
 	BUG_ON(block_co_open_node(f->block, &fuzz_driver, &o, NULL, NULL, &root, NULL));
 	fuzz_fail = 0;
-	f->disk = blk_new("d", root, f->stop ? &stop : &(struct blk_conf){ 0 }, &f->run, NULL);
+	f->disk = blk_new("d", root, f->stop ? &stop : &(struct blk_conf){ 0 }, &f->m.run, NULL);
 }
 
 /* ---- The driver's side --------------------------------------------------------------------- */
@@ -163,9 +134,9 @@ static void fuzz_disk(void *arg)
 static void reg(struct fuzz *f, unsigned mmio, unsigned pci, unsigned size, uint32_t v)
 {
 	if (f->pci)
-		bus_mem_write(f->md.bus, BAR4_AT + pci, v, size);
+		bus_mem_write(f->m.md.bus, BAR4_AT + pci, v, size);
 	else
-		bus_mem_write(f->md.bus, MMIO_AT + mmio, v, 4);
+		bus_mem_write(f->m.md.bus, MMIO_AT + mmio, v, 4);
 }
 
 static gpa_t ring_of(unsigned q)
@@ -292,7 +263,7 @@ static void fuzz_kick(struct fuzz *f, unsigned q)
 
 static void fuzz_cfg(struct fuzz *f, unsigned off, uint32_t v, unsigned size)
 {
-	pci_bus_write(f->md.pci, 0, off, v, size);
+	pci_bus_write(f->m.md.pci, 0, off, v, size);
 }
 
 static void fuzz_place(struct fuzz *f)
@@ -304,40 +275,29 @@ static void fuzz_place(struct fuzz *f)
 	fuzz_cfg(f, PCI_COMMAND, 7, 2);
 }
 
-static bool fuzz_machine(struct fuzz *f, const struct dev_class *cls, unsigned flags)
+static bool fuzz_new(struct fuzz *f, const struct dev_class *cls, unsigned flags)
 {
-	static const struct event_ops events = { .msi = fuzz_msi };
 	const struct gmem_opts ro = { .thp_off = true };
 	struct dev *d;
 
 	memset(f, 0, sizeof(*f));
-	clock_init_virtual(&f->clock, 1, 1781524800000000000);
-	f->md = (struct machine_devs){ .loop = loop_new(&f->clock, NULL),
-				       .bus = bus_new(NULL),
-				       .mem = gmem_new(),
-				       .run = &f->run,
-				       .gsi = f->gsi,
-				       .n_gsi = LINES,
-				       .backend_find = fuzz_backend,
-				       .opaque = f,
-				       .events = &events };
-	runstate_init(&f->run, f->md.loop, NULL, NULL);
-	loop_set_lock(f->md.loop, bus_lock_of(f->md.bus));
-	BUG_ON(gmem_add_ram(f->md.mem, "ram", 0, RAM, &ro, NULL));
-	f->ram = gmem_ptr_w(f->md.mem, 0, RAM);
-	f->con = chardev_ring_new(f->md.loop, "con", flags & 2 ? 8 : 1 << 16);
-	f->port = chardev_ring_new(f->md.loop, "port", flags & 2 ? 8 : 1 << 16);
+	fuzz_machine_new(&f->m, fuzz_backend, f);
+	f->m.md.mem = gmem_new();
+	BUG_ON(gmem_add_ram(f->m.md.mem, "ram", 0, RAM, &ro, NULL));
+	f->ram = gmem_ptr_w(f->m.md.mem, 0, RAM);
+	f->con = chardev_ring_new(f->m.md.loop, "con", flags & 2 ? 8 : 1 << 16);
+	f->port = chardev_ring_new(f->m.md.loop, "port", flags & 2 ? 8 : 1 << 16);
 	f->pci = flags & 16;
 	f->stop = flags & 64;
 	if (f->pci)
-		BUG_ON(!dev_create(&f->md, &gpex_class, NULL, NULL, NULL));
-	d = dev_new(&f->md, cls, "d", NULL);
+		BUG_ON(!dev_create(&f->m.md, &gpex_class, NULL, NULL, NULL));
+	d = dev_new(&f->m.md, cls, "d", NULL);
 	if (dev_class_has_prop(cls, "drive")) {
-		f->block = block_ctx_new(f->md.loop, BLOCK_AIO_THREADS, NULL);
+		f->block = block_ctx_new(f->m.md.loop, BLOCK_AIO_THREADS, NULL);
 		BUG_ON(tasks_run(block_ctx_tasks(f->block), fuzz_disk, f));
 		BUG_ON(dev_set_prop(d, "drive", "d", NULL));
 	}
-	BUG_ON(netdev_init(&f->nd, &fuzz_netdev, f->md.loop, "n", 2, &fuzz_port, 0, NULL));
+	BUG_ON(netdev_init(&f->nd, &fuzz_netdev, f->m.md.loop, "n", 2, &fuzz_port, 0, NULL));
 	if (dev_class_has_prop(cls, "netdev") && flags & 1)
 		BUG_ON(dev_set_prop(d, "netdev", "n", NULL));
 	for (const struct prop *p = cls->props; p && p->name; p++)
@@ -348,10 +308,11 @@ static bool fuzz_machine(struct fuzz *f, const struct dev_class *cls, unsigned f
 	f->vd = container_of(d, struct virtio_dev, dev);
 	if (cls == &virtio_serial_class)
 		for (unsigned i = 0; i < 2; i++)
-			(void)!dev_create(&f->md, i ? &virtserialport_class : &virtconsole_class,
+			(void)!dev_create(&f->m.md, i ? &virtserialport_class : &virtconsole_class,
 					  NULL, NULL, "bus", "d", "chardev", i ? "port" : "con",
 					  "name", i ? "org.x.y" : "", NULL);
-	f->transport = dev_new(&f->md, f->pci ? &virtio_pci_class : &virtio_mmio_class, "t", NULL);
+	f->transport =
+		dev_new(&f->m.md, f->pci ? &virtio_pci_class : &virtio_mmio_class, "t", NULL);
 	dev_set_backend(f->transport, "vd", f->vd);
 	if (f->pci)
 		BUG_ON(dev_set_prop(f->transport, "addr", "0", NULL) ||
@@ -364,16 +325,14 @@ static bool fuzz_machine(struct fuzz *f, const struct dev_class *cls, unsigned f
 
 static void fuzz_end(struct fuzz *f)
 {
-	machine_devs_free(&f->md);
+	machine_devs_free(&f->m.md);
 	chardev_free(f->con);
 	chardev_free(f->port);
 	blk_free(f->disk);
 	block_ctx_free(f->block);
 	free(f->nd.id);
-	runstate_destroy(&f->run);
-	bus_free(f->md.bus);
-	gmem_free(f->md.mem);
-	loop_free(f->md.loop);
+	gmem_free(f->m.md.mem);
+	fuzz_machine_free(&f->m);
 }
 
 /* ---- Operations ---------------------------------------------------------------------------- */
@@ -382,24 +341,11 @@ static void fuzz_end(struct fuzz *f)
 static void fuzz_access(struct fuzz *f, struct input *in, unsigned op)
 {
 	uint64_t pick = take(in, 1) % 8, off = take(in, 2), val = take(in, 1u << (op & 3));
-	unsigned size = 1u << (op & 3), n = 0;
+	unsigned size = 1u << (op & 3);
 	struct region r;
 
-	for (int sp = 0; sp < BUS_SPACES; sp++)
-		for (size_t i = 0; bus_region_at(f->md.bus, (enum bus_space)sp, i, &r); i++) {
-			if (n++ != pick)
-				continue;
-			off = r.base + off % MIN(r.len, 0x4000u);
-			if (sp == BUS_IO && op & 4)
-				bus_io_write(f->md.bus, (uint16_t)off, val, MIN(size, 4u));
-			else if (sp == BUS_IO)
-				bus_io_read(f->md.bus, (uint16_t)off, MIN(size, 4u));
-			else if (op & 4)
-				bus_mem_write(f->md.bus, off, val, size);
-			else
-				bus_mem_read(f->md.bus, off, size);
-			return;
-		}
+	if (fuzz_range(&f->m, (unsigned)pick, &r))
+		fuzz_bus(&f->m, &r, off % MIN(r.len, 0x4000u), val, size, op & 4);
 }
 
 /* Device configuration. */
@@ -409,38 +355,18 @@ static void fuzz_config(struct fuzz *f, struct input *in, unsigned op)
 	unsigned size = 1u << (op & 1 ? 2 : 0);
 
 	if (op & 4)
-		bus_mem_write(f->md.bus, at, take(in, size), size);
+		bus_mem_write(f->m.md.bus, at, take(in, size), size);
 	else
-		bus_mem_read(f->md.bus, at, size);
+		bus_mem_read(f->m.md.bus, at, size);
 }
 
-/* Save, spoil a few bytes, load: as after a pause, with nothing in progress. */
+/* As after a pause, with nothing in progress. */
 static void fuzz_snapshot(struct fuzz *f, struct dev *d, struct input *in)
 {
-	size_t cap = state_save_size(&d->cls->state), n;
-	uint8_t *a = malloc(cap), *b = malloc(cap), *c = malloc(cap);
-	unsigned spoil = (unsigned)take(in, 1) % 4;
-
-	machine_devs_pause(&f->md);
+	machine_devs_pause(&f->m.md);
 	BUG_ON(virtio_in_flight(f->vd) != f->vd->kept);
-	n = dev_save(d, a, cap);
-	BUG_ON(n != cap);
-	memcpy(b, a, n);
-	while (spoil--)
-		b[take(in, 3) % n] = (uint8_t)take(in, 1);
-	if (dev_load(d, b, n, NULL)) {
-		dev_save(d, c, cap);
-		BUG_ON(memcmp(a, c, n)); /* refused means unchanged */
-	} else {
-		dev_save(d, b, cap);
-		BUG_ON(dev_load(d, b, n, NULL)); /* what we save, we take */
-		dev_save(d, c, cap);
-		BUG_ON(memcmp(b, c, n));
-	}
-	machine_devs_resume(&f->md);
-	free(a);
-	free(b);
-	free(c);
+	fuzz_state(d, in, 4, false);
+	machine_devs_resume(&f->m.md);
 }
 
 static void fuzz_frame(struct fuzz *f, struct input *in, unsigned op)
@@ -472,7 +398,7 @@ static void fuzz_op(struct fuzz *f, struct input *in, unsigned op)
 		break;
 	case 2: fuzz_access(f, in, arg); break;
 	case 3: fuzz_config(f, in, arg); break;
-	case 4: loop_advance(f->md.loop, take(in, arg % 6) % MAX_STEP); break;
+	case 4: loop_advance(f->m.md.loop, take(in, arg % 6) % MAX_STEP); break;
 	case 5: fuzz_snapshot(f, arg & 1 ? f->transport : &f->vd->dev, in); break;
 	case 6:
 		v = take(in, 8);
@@ -487,7 +413,7 @@ static void fuzz_op(struct fuzz *f, struct input *in, unsigned op)
 	case 7: fuzz_frame(f, in, arg); break;
 	case 8:
 		if (arg % 32 == 0)
-			machine_devs_reset(&f->md, RESET_WARM);
+			machine_devs_reset(&f->m.md, RESET_WARM);
 		if (arg % 32 == 1 && f->pci)
 			fuzz_place(f);
 		if (arg % 32 == 2)
@@ -503,7 +429,7 @@ static void fuzz_op(struct fuzz *f, struct input *in, unsigned op)
 		fuzz_chain(f, in, arg);
 		if (op & 64) {
 			fuzz_kick(f, arg % QUEUES);
-			loop_advance(f->md.loop, 0);
+			loop_advance(f->m.md.loop, 0);
 		}
 		break;
 	}
@@ -522,14 +448,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			cls[n++] = c;
 	c = cls[take(&in, 1) % n];
 	flags = (unsigned)take(&in, 1);
-	if (fuzz_machine(&f, c, flags)) {
-		bus_lock(f.md.bus);
+	if (fuzz_new(&f, c, flags)) {
+		bus_lock(f.m.md.bus);
 		fuzz_setup(&f, flags & 32 ? BIT(VIRTIO_RING_F_EVENT_IDX) : 0);
 		for (int ops = 0; in.n && ops < MAX_OPS; ops++)
 			fuzz_op(&f, &in, (unsigned)take(&in, 1));
-		loop_advance(f.md.loop, NS_PER_MS);
+		loop_advance(f.m.md.loop, NS_PER_MS);
 		reg(&f, 0x70, VIRTIO_PCI_COMMON_STATUS, 1, 0);
-		bus_unlock(f.md.bus);
+		bus_unlock(f.m.md.bus);
 	}
 	fuzz_end(&f);
 	return 0;

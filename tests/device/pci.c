@@ -1,4 +1,6 @@
 /* PCI in general, with a function made for it: BARs, places, INTx, MSI, MSI-X, loads. */
+#include "testbed.h"
+
 #include "pci_fake.h"
 
 #include <errno.h>

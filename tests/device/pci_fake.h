@@ -1,10 +1,8 @@
 /*
- * A PCI function for tests: registers in a 4-KiB memory BAR 0 and a 32-port BAR 2, a 64-bit BAR 4
- * of 64 KiB, MSI-X in BAR 1 or MSI, INTA. The registers read their own address's page.
+ * A PCI function for tests and fuzzing: registers in a 4-KiB memory BAR 0 and a 32-port BAR 2, a
+ * 64-bit BAR 4 of 64 KiB, MSI-X in BAR 1 or MSI, INTA. The registers read their own address's page.
  */
 #pragma once
-#include "testbed.h"
-
 #include "hw/pci/msi.h"
 #include "hw/pci/pci.h"
 
