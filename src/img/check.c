@@ -68,16 +68,12 @@ static void check_json(const struct qcow2_check *c, const char *filename)
 
 int img_check(struct img *im, int argc, char **argv)
 {
-	static const struct option longs[] = { { "output", required_argument, NULL, OPT_OUTPUT },
+	static const struct option longs[] = { OPTS_COMMON,
 					       { "repair", required_argument, NULL, 'r' },
-					       { "force-share", no_argument, NULL, 'U' },
-					       { "object", required_argument, NULL, OPT_NOT },
-					       { "image-opts", no_argument, NULL, OPT_NOT },
 					       { 0 } };
 	struct block_opts o = { .check = true, .no_backing = true };
 	struct qcow2_check c = { .report = check_report }, again = { .report = check_report };
-	const char *format = NULL;
-	bool is_json = false;
+	struct img_common com = { 0 };
 	struct err e = { 0 };
 	unsigned fix = 0;
 	struct block *b;
@@ -85,9 +81,7 @@ int img_check(struct img *im, int argc, char **argv)
 
 	while ((opt = getopt_long(argc, argv, "hf:r:T:qU", longs, NULL)) != -1) {
 		switch (opt) {
-		case 'f': format = optarg; break;
 		case 'q': im->quiet = true; break;
-		case 'U': o.force_share = true; break;
 		case 'r':
 			if (!strcmp(optarg, "leaks"))
 				fix = QCOW2_FIX_LEAKS;
@@ -102,21 +96,19 @@ int img_check(struct img *im, int argc, char **argv)
 			if (!img_cache(optarg, &o))
 				return img_fail("Invalid source cache option: %s", optarg);
 			break;
-		case OPT_OUTPUT:
-			if (img_output(optarg, &is_json))
-				return 1;
-			break;
-		case OPT_NOT: return img_fail("--object and --image-opts are not supported");
 		default:
-			return img_usage("check [-q] [-f FMT] [--output=human|json] [-r leaks|all] "
-					 "[-U] FILENAME");
+			if (img_option(&com, opt,
+				       "check [-q] [-f FMT] [--output=human|json] [-r leaks|all] "
+				       "[-U] FILENAME"))
+				return 1;
 		}
 	}
+	o.force_share = com.share;
 	if (optind != argc - 1)
 		return img_usage("Expecting one image file name");
 	if (fix && o.force_share)
 		return img_fail("-r needs the image for itself and cannot be used with -U");
-	b = img_co_open(im, argv[optind], format, &o);
+	b = img_co_open(im, argv[optind], com.format, &o);
 	if (!b)
 		return 1;
 	if (!qcow2_is(b)) {
@@ -128,7 +120,7 @@ int img_check(struct img *im, int argc, char **argv)
 		c.report = again.report = NULL;
 	r = qcow2_co_check(b, fix, &c, &e);
 	if (r >= 0 && (c.corruptions_fixed || c.leaks_fixed)) {
-		if (!im->quiet && !is_json)
+		if (!im->quiet && !com.is_json)
 			printf("The following inconsistencies were found and repaired:\n\n    %llu "
 			       "leaked clusters\n    %llu corruptions\n\nDouble checking the fixed "
 			       "image now...\n",
@@ -140,7 +132,7 @@ int img_check(struct img *im, int argc, char **argv)
 		c = again;
 	}
 	if (r >= 0 && !im->quiet) {
-		if (is_json)
+		if (com.is_json)
 			check_json(&c, argv[optind]);
 		else
 			check_text(&c);

@@ -45,8 +45,15 @@ enum { OPT_OUTPUT = 256, OPT_NOT, OPT_OTHER };
 	{ \
 		"image-opts", no_argument, NULL, OPT_NOT \
 	}
-/* --output=human|json. 0, or a status after printing. */
-int img_output(const char *arg, bool *is_json);
+struct img_common {
+	const char *format; /* -f, NULL: to be probed */
+	bool share, is_json;
+};
+/*
+ * opt, from getopt_long, is none of a command's own options: one of OPTS_COMMON or -f, or wrong;
+ * usage is then the command's line of help. 0, or a status after printing.
+ */
+int img_option(struct img_common *c, int opt, const char *usage);
 
 /* ---- Helpers --------------------------------------------------------------------------------- */
 

@@ -205,38 +205,30 @@ static void layer_close_co(struct layer *l)
 int img_info(struct img *im, int argc, char **argv)
 {
 	enum { OPT_CHAIN = OPT_OTHER };
-	static const struct option longs[] = { { "output", required_argument, NULL, OPT_OUTPUT },
+	static const struct option longs[] = { OPTS_COMMON,
 					       { "backing-chain", no_argument, NULL, OPT_CHAIN },
-					       { "force-share", no_argument, NULL, 'U' },
-					       { "object", required_argument, NULL, OPT_NOT },
-					       { "image-opts", no_argument, NULL, OPT_NOT },
 					       { 0 } };
-	const char *format = NULL;
-	bool chain = false, is_json = false, share = false;
+	struct img_common com = { 0 };
+	bool chain = false;
 	char *name, *fmt = NULL;
 	struct json j = { 0 };
 	int c, r = 0;
 
 	while ((c = getopt_long(argc, argv, "f:hU", longs, NULL)) != -1) {
 		switch (c) {
-		case 'f': format = optarg; break;
-		case 'U': share = true; break;
 		case OPT_CHAIN: chain = true; break;
-		case OPT_OUTPUT:
-			if (img_output(optarg, &is_json))
-				return 1;
-			break;
-		case OPT_NOT: return img_fail("--object and --image-opts are not supported");
 		default:
-			return img_usage("info [-f FMT] [--output=human|json] [--backing-chain] "
-					 "[-U] FILENAME");
+			if (img_option(&com, c,
+				       "info [-f FMT] [--output=human|json] [--backing-chain] "
+				       "[-U] FILENAME"))
+				return 1;
 		}
 	}
 	if (optind != argc - 1)
 		return img_usage("Expecting one image file name");
 	name = strdup(argv[optind]);
-	fmt = format ? strdup(format) : NULL;
-	if (is_json && chain)
+	fmt = com.format ? strdup(com.format) : NULL;
+	if (com.is_json && chain)
 		json_open(&j, NULL, '[');
 	for (unsigned depth = 0; name && r == 0; depth++) {
 		struct layer l;
@@ -246,8 +238,8 @@ int img_info(struct img *im, int argc, char **argv)
 			r = img_fail("Backing file '%s' creates an infinite loop.", name);
 			break;
 		}
-		r = layer_open_co(im, &l, name, fmt, share);
-		if (r == 0 && is_json)
+		r = layer_open_co(im, &l, name, fmt, com.share);
+		if (r == 0 && com.is_json)
 			info_json(&j, &l, chain);
 		else if (r == 0) {
 			if (depth)
@@ -264,7 +256,7 @@ int img_info(struct img *im, int argc, char **argv)
 		name = next;
 		fmt = next_fmt;
 	}
-	if (is_json && chain && r == 0)
+	if (com.is_json && chain && r == 0)
 		json_close(&j, ']');
 	free(name);
 	free(fmt);

@@ -46,17 +46,15 @@ int img_map(struct img *im, int argc, char **argv)
 					       { "max-length", required_argument, NULL, 'l' },
 					       { 0 } };
 	struct block_opts o = { 0 };
-	const char *format = NULL;
+	struct img_common com = { 0 };
 	struct img_extent cur, x;
-	bool is_json = false, any = false;
+	bool any = false;
 	uint64_t at = 0, end = UINT64_MAX, start = 0;
 	struct block *b;
 	int c, r = 0;
 
 	while ((c = getopt_long(argc, argv, "f:s:l:hU", longs, NULL)) != -1) {
 		switch (c) {
-		case 'f': format = optarg; break;
-		case 'U': o.force_share = true; break;
 		case 's':
 			if (img_size(optarg, &start) < 0)
 				return img_fail("Invalid start offset '%s'", optarg);
@@ -65,23 +63,21 @@ int img_map(struct img *im, int argc, char **argv)
 			if (img_size(optarg, &end) < 0)
 				return img_fail("Invalid maximum length '%s'", optarg);
 			break;
-		case OPT_OUTPUT:
-			if (img_output(optarg, &is_json))
-				return 1;
-			break;
-		case OPT_NOT: return img_fail("--object and --image-opts are not supported");
 		default:
-			return img_usage("map [-f FMT] [--start-offset=OFF] [--max-length=LEN] "
-					 "[--output=human|json] [-U] FILENAME");
+			if (img_option(&com, c,
+				       "map [-f FMT] [--start-offset=OFF] [--max-length=LEN] "
+				       "[--output=human|json] [-U] FILENAME"))
+				return 1;
 		}
 	}
+	o.force_share = com.share;
 	if (optind != argc - 1)
 		return img_usage("Expecting one image file name");
-	b = img_co_open(im, argv[optind], format, &o);
+	b = img_co_open(im, argv[optind], com.format, &o);
 	if (!b)
 		return 1;
 	end = end < b->len - MIN(start, b->len) ? start + end : b->len;
-	if (!is_json)
+	if (!com.is_json)
 		printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
 	for (at = start; r == 0 && at < end; at += x.len) {
 		if (img_co_extent(b, at, &x) < 0) {
@@ -94,14 +90,14 @@ int img_map(struct img *im, int argc, char **argv)
 			continue;
 		}
 		if (at > start) {
-			r = extent_show(&cur, is_json, !any, false);
+			r = extent_show(&cur, com.is_json, !any, false);
 			any = true;
 		}
 		cur = x;
 	}
 	if (r == 0 && at > start)
-		r = extent_show(&cur, is_json, !any, true);
-	else if (r == 0 && is_json)
+		r = extent_show(&cur, com.is_json, !any, true);
+	else if (r == 0 && com.is_json)
 		printf("[]\n");
 	block_co_close(b);
 	return r;

@@ -56,10 +56,11 @@ int img_measure(struct img *im, int argc, char **argv)
 	static const struct option longs[] = { OPTS_COMMON,
 					       { "size", required_argument, NULL, OPT_OTHER },
 					       { 0 } };
-	const char *format = NULL, *out = "raw", *options = NULL, *snapshot = NULL;
+	const char *out = "raw", *options = NULL, *snapshot = NULL;
+	struct img_common com = { 0 };
 	struct block_opts o = { 0 };
 	struct img_new n = { 0 };
-	bool is_json = false, help = false, has_size = false;
+	bool help = false, has_size = false;
 	uint64_t size = 0, need = 0, full = 0;
 	struct block *b = NULL;
 	struct err e = { 0 };
@@ -67,27 +68,23 @@ int img_measure(struct img *im, int argc, char **argv)
 
 	while ((c = getopt_long(argc, argv, "hf:l:o:O:U", longs, NULL)) != -1) {
 		switch (c) {
-		case 'f': format = optarg; break;
 		case 'l': snapshot = optarg; break;
 		case 'o': options = optarg; break;
 		case 'O': out = optarg; break;
-		case 'U': o.force_share = true; break;
 		case OPT_OTHER:
 			if (img_size(optarg, &size) < 0)
 				return img_fail("Invalid size '%s'", optarg);
 			has_size = true;
 			break;
-		case OPT_OUTPUT:
-			if (img_output(optarg, &is_json))
-				return 1;
-			break;
-		case OPT_NOT: return img_fail("--object and --image-opts are not supported");
 		default:
-			return img_usage(
-				"measure [--output=human|json] [-O FMT] [-o OPTIONS] [--size "
-				"N | [-f FMT] [-l SNAPSHOT] [-U] FILENAME]");
+			if (img_option(
+				    &com, c,
+				    "measure [--output=human|json] [-O FMT] [-o OPTIONS] [--size "
+				    "N | [-f FMT] [-l SNAPSHOT] [-U] FILENAME]"))
+				return 1;
 		}
 	}
+	o.force_share = com.share;
 	if (has_size ? optind != argc : optind != argc - 1)
 		return img_usage("Either --size N or one filename must be specified.");
 	n.format = out;
@@ -96,7 +93,7 @@ int img_measure(struct img *im, int argc, char **argv)
 		return img_fail("Unknown file format '%s'", out);
 	r = options ? img_new_options(&n, options, &help) : 0;
 	if (r == 0 && !help && !has_size) {
-		b = img_co_open(im, argv[optind], format, &o);
+		b = img_co_open(im, argv[optind], com.format, &o);
 		if (!b)
 			r = 1;
 		else if (snapshot && (!qcow2_is(b) || qcow2_co_snapshot_view(b, snapshot, &e) < 0))
@@ -112,7 +109,7 @@ int img_measure(struct img *im, int argc, char **argv)
 		       : n.q.prealloc >= PREALLOC_FALLOC ? full
 							 : measure_meta(&n, size) + need;
 	}
-	if (r == 0 && !help && is_json) {
+	if (r == 0 && !help && com.is_json) {
 		struct json j = { 0 };
 
 		json_open(&j, NULL, '{');

@@ -1,6 +1,7 @@
 /* Helpers of the commands: messages, sizes, opening, progress, extents. See img.h. */
 #include <ctype.h>
 #include <errno.h>
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,12 +36,19 @@ int img_usage(const char *fmt, ...)
 	return 1;
 }
 
-int img_output(const char *arg, bool *is_json)
+int img_option(struct img_common *c, int opt, const char *usage)
 {
-	*is_json = !strcmp(arg, "json");
-	if (!*is_json && strcmp(arg, "human"))
-		return img_fail("--output must be used with human or json as argument.");
-	return 0;
+	switch (opt) {
+	case 'f': c->format = optarg; return 0;
+	case 'U': c->share = true; return 0;
+	case OPT_OUTPUT:
+		c->is_json = !strcmp(optarg, "json");
+		if (!c->is_json && strcmp(optarg, "human"))
+			return img_fail("--output must be used with human or json as argument.");
+		return 0;
+	case OPT_NOT: return img_fail("--object and --image-opts are not supported");
+	default: return img_usage("%s", usage);
+	}
 }
 
 int img_size(const char *text, uint64_t *out)
