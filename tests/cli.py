@@ -5,10 +5,12 @@ parsing is in unit/options.c; here are files, sizes and devices.) Argument: the 
 """
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 from tap import Guest, Tap, kvasir
 
@@ -115,6 +117,26 @@ p = subprocess.run([binary, '-accel', 'soft', good], stdin=subprocess.DEVNULL, c
                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100 << 20,) * 2),
                    timeout=20, check=False)
 t.ok(p.returncode == 1 and p.stderr.count(b'\n') == 1, 'ulimit -f', f'{p.returncode} {p.stderr}')
+# files whose open waits for somebody
+fifo = os.path.join(work, 'fifo')
+os.mkfifo(fifo)
+for args in (['-kernel', fifo], [good, '-initrd', fifo], [good, '-D', fifo]):
+    p = subprocess.Popen([binary, '-accel', 'soft', *args], stdin=subprocess.DEVNULL,
+                         stderr=subprocess.PIPE)
+    try:
+        for i in range(80):  # its handlers are there; again if it was not in open(2) yet
+            caught = int(open(f'/proc/{p.pid}/status').read().split('SigCgt:')[1].split()[0], 16)
+            if caught >> (signal.SIGTERM - 1) & 1:
+                p.terminate()
+            time.sleep(0.25)
+            if p.poll() is not None:
+                break
+    finally:
+        p.kill()
+    err = p.communicate()[1].decode()
+    t.ok(p.returncode == 1 and fifo in err, f'{args[-2]} FIFO: SIGTERM ends the wait',
+         f'{p.returncode} {err}')
+
 rc, out, err = kvasir(binary, '-accel', 'kvm', good, timeout=20) if not os.path.exists('/dev/kvm') \
     else (1, b'', '/dev/kvm\n')
 t.ok(rc == 1 and '/dev/kvm' in err, '-accel kvm without /dev/kvm', f'{rc} {err}')

@@ -77,9 +77,19 @@ static void main_handle(const int *sigs, unsigned n, void (*fn)(int), int flags)
 		sigaction(sigs[i], &sa, NULL);
 }
 
-static int main_signals(struct err *e)
+/*
+ * flags 0 while the machine is made: a file that blocks its open (a FIFO, a dead file server) gives
+ * EINTR and ends that. Later SA_RESTART: a write to a disk is not to fail for a signal.
+ */
+static void main_end_signals(int flags)
 {
 	static const int end[] = { SIGINT, SIGTERM, SIGHUP };
+
+	main_handle(end, ARRAY_SIZE(end), main_on_request, flags);
+}
+
+static int main_signals(struct err *e)
+{
 	static const int crash[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT };
 	static const int stop[] = { SIGTSTP }, cont[] = { SIGCONT };
 	static const int ignore[] = { SIGPIPE, SIGXFSZ }; /* the write says so */
@@ -88,7 +98,7 @@ static int main_signals(struct err *e)
 	main_signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (main_signal_fd < 0)
 		return err_set(e, errno, "eventfd: %s", strerror(errno));
-	main_handle(end, ARRAY_SIZE(end), main_on_request, SA_RESTART);
+	main_end_signals(0);
 	main_handle(info, ARRAY_SIZE(info), main_on_request, SA_RESTART);
 	/* On the alternate stack when a thread has one: the software engine's may be the cause. */
 	main_handle(crash, ARRAY_SIZE(crash), main_on_crash,
@@ -133,6 +143,7 @@ static int main_machine(const struct options *o, int *status, struct err *e)
 
 	if (r < 0)
 		return r;
+	main_end_signals(SA_RESTART);
 	sig.opaque = m;
 	r = loop_fd_add(m->loop, &sig, LOOP_IN, e);
 	if (r == 0) {
