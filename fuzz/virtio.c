@@ -18,6 +18,7 @@
 #include "hw/pci/pci.h"
 #include "hw/registry.h"
 #include "machine.h"
+#include "vhost.h"
 #include "virtio/transport.h"
 
 enum {
@@ -41,6 +42,7 @@ struct fuzz {
 	struct blk *disk;
 	bool stop; /* requests of the disk that fail are kept */
 	struct netdev nd;
+	struct fuzz_vhost kernel[2]; /* of its queues, when they have vhost */
 	uint8_t *ram;
 	struct dev *transport;
 	struct virtio_dev *vd;
@@ -64,7 +66,9 @@ static void fuzz_nothing(struct netdev *nd)
 }
 
 static const struct netport_ops fuzz_port = { .receive = fuzz_receive };
-static const struct netdev_ops fuzz_netdev = { .name = "fuzz", .free = fuzz_nothing };
+static const struct netdev_ops fuzz_netdev = {
+	.name = "fuzz", .lend = fuzz_lend, .take_back = fuzz_take_back, .free = fuzz_nothing
+};
 
 static void *fuzz_backend(void *opaque, const char *type, const char *id)
 {
@@ -298,6 +302,8 @@ static bool fuzz_new(struct fuzz *f, const struct dev_class *cls, unsigned flags
 		BUG_ON(dev_set_prop(d, "drive", "d", NULL));
 	}
 	BUG_ON(netdev_init(&f->nd, &fuzz_netdev, f->m.md.loop, "n", 2, &fuzz_port, 0, NULL));
+	for (unsigned i = 0; i < 2 && dev_class_has_prop(cls, "netdev") && flags & 128; i++)
+		f->nd.vhost[i] = fuzz_vhost_new(&f->kernel[i]);
 	if (dev_class_has_prop(cls, "netdev") && flags & 1)
 		BUG_ON(dev_set_prop(d, "netdev", "n", NULL));
 	for (const struct prop *p = cls->props; p && p->name; p++)
@@ -330,6 +336,8 @@ static void fuzz_end(struct fuzz *f)
 	chardev_free(f->port);
 	blk_free(f->disk);
 	block_ctx_free(f->block);
+	for (unsigned i = 0; i < 2; i++)
+		vhost_free(f->nd.vhost[i]);
 	free(f->nd.id);
 	gmem_free(f->m.md.mem);
 	fuzz_machine_free(&f->m);
@@ -377,6 +385,9 @@ static void fuzz_frame(struct fuzz *f, struct input *in, unsigned op)
 	struct netpkt p = netpkt_of(&iov, frame, NET_ETH_MIN + take(in, 2) % 1500, &hdr);
 	uint64_t v = take(in, 8);
 
+	if (f->nd.vhost[op / 2 % 2])
+		fuzz_vhost_work(f->nd.vhost[op / 2 % 2], &f->kernel[op / 2 % 2], op / 4 % 2,
+				op / 8 % 16, (uint32_t)p.len, op > 250);
 	memset(frame, 0xff, 6);
 	memcpy(frame + 6, &v, 8);
 	if (f->nd.attached && net_send(&f->nd.port[op / 2 % 2], &p))
@@ -431,6 +442,8 @@ static void fuzz_op(struct fuzz *f, struct input *in, unsigned op)
 			fuzz_kick(f, arg % QUEUES);
 			loop_advance(f->m.md.loop, 0);
 		}
+		for (unsigned i = 0; i < VHOST_RINGS && f->nd.vhost[0] && arg & 32; i++)
+			fuzz_vhost_work(f->nd.vhost[0], &f->kernel[0], i, arg % 5, arg * 9, false);
 		break;
 	}
 }
@@ -450,7 +463,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	flags = (unsigned)take(&in, 1);
 	if (fuzz_new(&f, c, flags)) {
 		bus_lock(f.m.md.bus);
-		fuzz_setup(&f, flags & 32 ? BIT(VIRTIO_RING_F_EVENT_IDX) : 0);
+		/* bit 3 instead of none: vhost needs the first queue, too */
+		fuzz_setup(&f,
+			   (flags & 32 ? BIT(VIRTIO_RING_F_EVENT_IDX) : 0) | (flags & 128) >> 4);
 		for (int ops = 0; in.n && ops < MAX_OPS; ops++)
 			fuzz_op(&f, &in, (unsigned)take(&in, 1));
 		loop_advance(f.m.md.loop, NS_PER_MS);

@@ -63,8 +63,13 @@ static void host_written(struct gmem_listener *l, gpa_t gpa, uint64_t len)
 {
 	struct host *h = container_of(l, struct host, l);
 
-	if (gpa == h->watch)
-		h->watched = (unsigned)len;
+	if (gpa != h->watch)
+		return;
+	h->watched = (unsigned)len;
+	/* the driver does not know of it yet, by the ring or by an interrupt */
+	if (!h->vb->q[RX].packed)
+		assert_int_equal(h->vb->q[RX].used[1], h->vb->q[RX].seen);
+	assert_false(h->vb->bed->level[VBED_IRQ]);
 }
 
 static int host_mem_add(struct gmem_listener *l, const struct gmem_block *b, struct err *e)
@@ -184,6 +189,7 @@ static void exchange(struct host *h, unsigned rounds)
 		net_out(h, 0, n);
 		assert_int_equal(vbed_wait(vb, TX, NULL), tx);
 		rx = vbed_add(vb, RX, 2, VIN(b, 100), VIN(b + 100, 1900));
+		(void)vbed_irq(vb);
 		h->watch = b + 100;
 		h->watched = 0;
 		vbed_kick(vb, RX);
