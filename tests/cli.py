@@ -84,6 +84,8 @@ WRONG = [
     ([good, '-M', 'microvm', '-device', 'virtio-rng-pci'], '-M pc'),
     ([good, '-device', 'virtio-rng-pci,addr=1'], 'taken by piix3'),
     ([good, '-device', 'virtio-rng-pci,addr=20'], 'up to 1f.7'),
+    ([good, '-device', 'virtio-rng-pci,addr=+4'], 'up to 1f.7'),
+    ([good, '-device', 'virtio-rng-pci,max-bytes=0x8000000000000000'], 'to 2^63-1'),
     ([good, '-device', 'virtio-rng-pci,romfile=x.rom'], 'expansion ROMs are not supported'),
     ([good, '-device', 'virtio-rng-pci,bus=pci.1'], 'this machine has pci.0'),
     ([good, '-device', 'virtio-rng-pci,vectors=300'], 'more than 256'),

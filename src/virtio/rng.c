@@ -133,7 +133,9 @@ static int virtio_rng_realize(struct dev *d, struct err *e)
 	if (rc < 0)
 		return rc;
 	if (!r->period_ms || !r->max_bytes || r->max_bytes > INT64_MAX)
-		return err_set(e, EINVAL, "%s: period and max-bytes must be more than 0", d->id);
+		return err_set(e, EINVAL,
+			       "%s: period must be more than 0, and max-bytes from 1 to 2^63-1",
+			       d->id);
 	if (!r->rng)
 		r->rng = r->own = rng_builtin_new(d->id);
 	if (!r->rng)

@@ -1,6 +1,7 @@
 /* See pci.h: bus, configuration space, base addresses, INTx. Messages are in msi.c. */
 #include "hw/pci/pci.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -95,7 +96,9 @@ static int pci_parse_addr(struct pci_dev *p, unsigned *devfn, struct err *e)
 		if (strspn(at, "0123456789abcdefABCDEFx") != strlen(at))
 			end = p->addr;
 	}
-	if (end == p->addr || *end || *p->addr == '-' || errno || slot > 31 || fn > 7)
+	/* strtoul takes blanks and signs */
+	if (end == p->addr || *end || !isxdigit((unsigned char)*p->addr) || errno || slot > 31 ||
+	    fn > 7)
 		return err_set(e, EINVAL,
 			       "%s: addr=%s should be SLOT[.FUNCTION] in hexadecimal, up to 1f.7",
 			       p->dev.id, p->addr);
