@@ -373,6 +373,40 @@ static void test_reconnect(void **state)
 	unlink(path);
 }
 
+/* The connection is lost while there are no descriptors: it is tried again later all the same. */
+static void test_reconnect_without_descriptors(void **state)
+{
+	struct bench *b = *state;
+	char text[200], path[128];
+	struct rlimit was, now;
+	struct chardev *c;
+	int listener, fd, spare;
+
+	snprintf(path, sizeof(path), "%s", bench_path(b, "s"));
+	listener = unix_listen(path);
+	snprintf(text, sizeof(text), "unix:%s,reconnect=1", path);
+	c = make(b, text);
+	attach(c, &b->fe);
+	until(b, b->fe.opened == 1);
+	fd = accept(listener, NULL, NULL);
+	spare = dup(fd);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	now = (struct rlimit){ 0, was.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &now), 0);
+	close(fd);
+	close(spare);
+	until(b, b->fe.closed == 1);
+	for (int i = 0; i < 120; i++) { /* longer than the second */
+		loop_step(b->loop, false);
+		usleep(10000);
+	}
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+	until(b, b->fe.opened == 2);
+	close(listener);
+	chardev_free(c);
+	unlink(path);
+}
+
 static void test_fd(void **state)
 {
 	struct bench *b = *state;
@@ -549,10 +583,19 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, bench_setup, bench_teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_no_descriptors), T(test_unix_server), T(test_last_words),
-		T(test_tcp_server),     T(test_tcp_ports),   T(test_ipv6),
-		T(test_client),         T(test_reconnect),   T(test_fd),
-		T(test_abstract),       T(test_telnet),      T(test_telnet_break),
+		T(test_no_descriptors),
+		T(test_unix_server),
+		T(test_last_words),
+		T(test_tcp_server),
+		T(test_tcp_ports),
+		T(test_ipv6),
+		T(test_client),
+		T(test_reconnect),
+		T(test_fd),
+		T(test_abstract),
+		T(test_telnet),
+		T(test_telnet_break),
+		T(test_reconnect_without_descriptors),
 		T(test_wait),
 	};
 

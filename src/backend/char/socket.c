@@ -185,9 +185,6 @@ static int sock_listener(struct sock *k, int fd, struct err *e)
 	struct loop_fd *f = &k->listener[k->listeners];
 	int r;
 
-	tick_arm(&k->tick, 0); /* has its descriptor now, and not when there are none left */
-	tick_stop(&k->tick);
-
 	*f = (struct loop_fd){ .fn = sock_acceptable, .opaque = k, .fd = fd, .slot = -1 };
 	r = loop_fd_add(k->c.loop, f, LOOP_IN, e);
 	if (r)
@@ -499,6 +496,10 @@ struct chardev *chardev_socket_new(struct loop *l, const char *id, const struct 
 	chardev_init(&k->c, &sock_ops, l, id);
 	stream_init(&k->s, &k->c, o->telnet > 0 ? &sock_telnet : &sock_stream);
 	tick_init(&k->tick, l, o->server > 0 ? sock_relisten : sock_connect, k);
+	if (o->server > 0 || o->reconnect) {
+		tick_arm(&k->tick, 0); /* has its descriptor now, not when there are none left */
+		tick_stop(&k->tick);
+	}
 	k->connecting = (struct loop_fd){ .fn = sock_connected, .opaque = k, .fd = -1, .slot = -1 };
 	k->c.open = false;
 	k->host = sock_copy(o->host);
