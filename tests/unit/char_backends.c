@@ -56,6 +56,31 @@ static void test_pty(void **state)
 }
 
 /* A terminal that stands still: bounded, and all comes when it goes on. */
+/* Opened while we are out of descriptors. */
+static void test_pty_without_descriptors(void **state)
+{
+	struct bench *b = *state;
+	struct rlimit was, now;
+	char name[64] = { 0 };
+	struct chardev *c = make(b, "pty");
+	int fd;
+
+	assert_int_equal(sscanf(c->notice, "char device redirected to %63s (label c)", name), 1);
+	attach(c, &b->fe);
+	rounds(b, 5);
+	fd = open(name, O_RDWR | O_NOCTTY | O_NONBLOCK);
+	assert_true(fd >= 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	now = (struct rlimit){ (rlim_t)fd + 1, was.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &now), 0);
+	rounds(b, 5);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+	until(b, b->fe.opened == 1);
+	close(fd);
+	until(b, b->fe.closed == 1);
+	chardev_free(c);
+}
+
 static void test_pty_slow(void **state)
 {
 	struct bench *b = *state;
@@ -489,9 +514,11 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, bench_setup, bench_teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_pty),         T(test_pty_slow), T(test_pipe),         T(test_tty),
-		T(test_udp),         T(test_ringbuf),  T(test_file_and_log), T(test_mux_ports),
-		T(test_mux_options), T(test_mux_full), T(test_mux_peers),    T(test_file_full),
+		T(test_pty),         T(test_pty_slow),     T(test_pty_without_descriptors),
+		T(test_pipe),        T(test_tty),          T(test_udp),
+		T(test_ringbuf),     T(test_file_and_log), T(test_mux_ports),
+		T(test_mux_options), T(test_mux_full),     T(test_mux_peers),
+		T(test_file_full),
 	};
 
 	return cmocka_run_group_tests_name("char_backends", tests, NULL, NULL);

@@ -21,7 +21,8 @@
 #include "backend/char/tick.h"
 #include "base/bits.h"
 
-#define PTY_POLL_MS 200 /* without inotify */
+#define PTY_POLL_MS  200  /* without inotify */
+#define PTY_RETRY_MS 1000 /* out of descriptors */
 
 struct pty {
 	struct chardev c;
@@ -44,10 +45,10 @@ static bool pty_connect(struct pty *p)
 	if (poll(&f, 1, 0) < 0 || f.revents & POLLHUP)
 		return false;
 	fd = fcntl(p->master, F_DUPFD_CLOEXEC, 3);
-	if (fd < 0)
-		return false;
-	if (stream_open(&p->s, fd, -1, NULL)) {
-		close(fd);
+	if (fd < 0 || stream_open(&p->s, fd, -1, NULL)) {
+		if (fd >= 0)
+			close(fd);
+		tick_arm(&p->tick, PTY_RETRY_MS); /* no inotify tells when there is one again */
 		return false;
 	}
 	chardev_fe_event(&p->c, CHARDEV_OPENED);
@@ -200,8 +201,8 @@ struct chardev *chardev_pty_new(struct loop *l, const char *id, const char *link
 	tick_init(&p->tick, l, pty_tick, p);
 	p->c.open = false;
 	pty_watch(p);
-	if (p->opens.fd < 0)
-		tick_arm(&p->tick, PTY_POLL_MS);
+	/* also to have its descriptor now */
+	tick_arm(&p->tick, p->opens.fd < 0 ? PTY_POLL_MS : 0);
 	if (asprintf(&p->c.notice, "char device redirected to %s (label %s)", p->name, id) < 0)
 		p->c.notice = NULL;
 	return &p->c;
