@@ -191,6 +191,26 @@ t.ok(not qemu('compare', 'top.qcow2', 'top.raw')[0], 'the emptied overlay shows 
 a = kv('rebase', '-u', '-b', '', 'top.qcow2')
 t.ok(not a[0] and 'backing' not in qemu('info', 'top.qcow2')[1], 'rebase -u -b ""', a)
 
+# a source that ends within a cluster of the target
+write('odd.raw', os.urandom(100000))
+for size in (100000, 99840, 1):
+    both(f'measure of {size} bytes', 'measure', '-O', 'qcow2', '--size', size)
+both('measure of an odd raw image', 'measure', '-O', 'raw', 'odd.raw')
+both('measure of an odd raw image as qcow2', 'measure', '-O', 'qcow2', 'odd.raw')
+a = kv('convert', '-c', '-O', 'qcow2', '-o', 'size=1M', 'odd.raw', 'odd.qcow2')
+b = qemu('compare', 'odd.raw', 'odd.qcow2'), qemu('check', 'odd.qcow2')
+t.ok(not a[0] and not b[0][0] and not b[1][0], 'convert -c to a larger disk', f'{a}\n{b}')
+kv('create', '-f', 'qcow2', 'tail.qcow2', '1M')
+qemu_io('tail.qcow2', 'write -P 5 0 1M')
+for _ in range(2):
+    a = kv('convert', '-n', '-c', '-O', 'qcow2', 'odd.raw', 'tail.qcow2')
+qemu('convert', '-O', 'raw', 'tail.qcow2', 'tail.raw')
+b = qemu('check', 'tail.qcow2')
+want = open('odd.raw', 'rb').read()
+want += bytes(-len(want) % 512)
+t.ok(not a[0] and not b[0] and open('tail.raw', 'rb').read() == want + b'\5' * ((1 << 20) - len(want)),
+     'convert -n -c keeps what lies behind the source', f'{a}\n{b}')
+
 kv('create', '-f', 'qcow2', 'bench.qcow2', '16M')
 for args in ('-w -c 500 -d 8 --flush-interval=50', '-c 500 -d 8', '-w -c 100 -d 4 -s 70000'):
     a = kv('bench', '-f', 'qcow2', *args.split(), 'bench.qcow2')
@@ -239,6 +259,10 @@ clear('a backing file without a format', 'create', '-f', 'qcow2', '-b', 'b.raw',
 clear('no such folder', 'create', '-f', 'qcow2', 'no/x', '1M')
 clear('check of raw', 'check', '-f', 'raw', 'ref.raw', status=63)
 t.ok(not os.path.exists('x'), 'no refused image was made')
+kv('create', '-f', 'qcow2', 'twin.qcow2', '1M')
+os.symlink('twin.qcow2', 'twin2.qcow2')
+clear('an image that would be its own backing file, by another name', 'create', '-f', 'qcow2', '-b',
+      './twin.qcow2', '-F', 'qcow2', 'twin2.qcow2', mention='same')
 clear('convert onto itself', 'convert', '-O', 'qcow2', 'ref.raw', 'ref.raw', mention='both')
 
 # every field of the header, with values that are wrong, large or larger

@@ -173,7 +173,24 @@ static int convert_read_parts_co(struct convert *c, uint64_t off, uint8_t *buf, 
 	return 0;
 }
 
-static int convert_write_parts_co(struct convert *c, uint64_t off, const uint8_t *buf,
+/*
+ * With -c: whole clusters are written. Where the source ends in one, what the target has behind it
+ * stays. *len: of what is in buf, which has room for a cluster.
+ */
+static int convert_fill_cluster_co(struct convert *c, uint64_t off, uint8_t *buf, uint64_t *len)
+{
+	uint64_t all = MIN(c->piece, c->dst->len - off), more = all - MIN(*len, all);
+	uint8_t *end = buf + *len;
+
+	*len += more;
+	if (!more || c->dst_zero) {
+		memset(end, 0, more);
+		return 0;
+	}
+	return block_co_pread(c->dst, off + all - more, end, more);
+}
+
+static int convert_write_parts_co(struct convert *c, uint64_t off, uint8_t *buf,
 				  const struct part *parts, unsigned n)
 {
 	int r = 0;
@@ -188,7 +205,8 @@ static int convert_write_parts_co(struct convert *c, uint64_t off, const uint8_t
 		}
 		if (zero && c->dst_zero)
 			return 0;
-		return qcow2_co_write_compressed(c->dst, off, buf, (uint32_t)len);
+		r = convert_fill_cluster_co(c, off, buf, &len);
+		return r < 0 ? r : qcow2_co_write_compressed(c->dst, off, buf, (uint32_t)len);
 	}
 	for (unsigned i = 0; r >= 0 && i < n; i++) {
 		if (!parts[i].zero || !c->sparse)

@@ -326,7 +326,7 @@ static int create_backing_co(struct img *im, struct img_new *n, const char *file
 
 	if (!path)
 		return img_fail("out of memory");
-	if (!strcmp(path, filename)) {
+	if (!strcmp(path, filename) || img_same_file(path, filename)) {
 		free(path);
 		return img_fail("%s: Error: Trying to create an image with the same filename as "
 				"the backing file",

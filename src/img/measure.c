@@ -101,9 +101,12 @@ int img_measure(struct img *im, int argc, char **argv)
 				     qcow2_is(b) ? e.msg : "raw images have none");
 	}
 	if (r == 0 && !help) {
-		size = b ? b->len : size;
+		uint64_t cl = !n.is_qcow2 ? 512 : n.q.cluster_size ? n.q.cluster_size : 65536;
+
+		size = ((b ? b->len : size) + 511) & ~511ull; /* what create makes of it */
 		r = b ? measure_co(b, &n, &need) : 0;
-		full = n.is_qcow2 ? measure_meta(&n, size) + (n.data_file ? 0 : size) : size;
+		full = n.is_qcow2 && n.data_file ? 0 : (size + cl - 1) / cl * cl;
+		full += n.is_qcow2 ? measure_meta(&n, size) : 0;
 		need = !n.is_qcow2                       ? size
 		       : n.data_file                     ? full
 		       : n.q.prealloc >= PREALLOC_FALLOC ? full
