@@ -281,7 +281,9 @@ int q2_alloc_bytes_co(struct qcow2 *s, uint32_t len, uint64_t *off)
 	int r = 0;
 
 	task_co_lock(&s->alloc_lock);
-	if (s->comp_off) {
+	/* first, or allocating changed the count, or freed the cluster, that is looked at here */
+	r = q2_frees_apply_co(s);
+	if (r >= 0 && s->comp_off) {
 		at = s->comp_off;
 		room = s->cluster_size - q2_in_cluster(s, at);
 		r = q2_ref_get_co(s, at >> s->cluster_bits, &refs);
