@@ -217,6 +217,28 @@ for args in ('-w -c 500 -d 8 --flush-interval=50', '-c 500 -d 8', '-w -c 100 -d 
     b = qemu('check', 'bench.qcow2')
     t.ok(not a[0] and 'Run completed' in a[1] and not b[0], f'bench {args}', f'{a}\n{b}')
 
+
+def peak(*args):
+    """Status, and the most memory it used, MiB."""
+    p = subprocess.Popen([binary, *args], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    _, status, use = os.wait4(p.pid, 0)
+    return status, use.ru_maxrss >> 10
+
+
+# many requests at a time for clusters that have to be uncompressed or copied as a whole
+with open('spots.raw', 'wb') as f:
+    for i in range(100):
+        f.seek(i << 21)
+        f.write(os.urandom(4096))
+    f.truncate(200 << 20)
+kv('convert', '-c', '-O', 'qcow2', '-o', 'cluster_size=2M', 'spots.raw', 'spots.qcow2')
+kv('create', '-f', 'qcow2', '-o', 'cluster_size=2M', '-b', 'spots.raw', '-F', 'raw', 'spots.cow')
+few = peak('bench', '-c', '100', '-d', '1', '-S', '2M', 'spots.qcow2')
+for name, args in (('reads of compressed clusters', ['spots.qcow2']), ('copies on write', ['-w', 'spots.cow'])):
+    a = peak('bench', '-c', '100', '-d', '100', '-S', '2M', *args)
+    t.ok(not a[0] and not few[0] and a[1] < few[1] + 80, f'memory is bounded: {name}', f'{few} {a} MiB')
+both('compare after copies', 'compare', '-F', 'raw', 'spots.qcow2', 'spots.raw')
+
 # ---- Bad input: one clear line, status 1, nothing written ----------------------------------------------
 
 

@@ -16,7 +16,10 @@
 
 #include "backend/block/qcow2_priv.h"
 
-enum { WINDOW_BITS = 12 };
+enum {
+	WINDOW_BITS = 12,
+	INFLATE_MAX = 16, /* reads at a time, each with up to 6 MiB: a guest has thousands */
+};
 
 struct comp_job {
 	const uint8_t *in;
@@ -109,24 +112,27 @@ static void compress_run(void *arg)
 	deflateEnd(&z);
 }
 
-int q2_compressed_read_co(struct qcow2 *s, uint64_t entry, uint64_t in_cluster,
-			  const struct iovecs *v)
+/* It is the one that is kept. */
+static bool compressed_kept(struct qcow2 *s, uint64_t entry, uint64_t in_cluster,
+			    const struct iovecs *v)
+{
+	if (!s->comp_buf || s->comp_key != entry)
+		return false;
+	iovecs_put(v, 0, s->comp_buf + in_cluster, v->len);
+	return true;
+}
+
+static int inflate_co(struct qcow2 *s, uint64_t entry, uint64_t in_cluster, const struct iovecs *v)
 {
 	struct comp_job j = { .out_len = s->cluster_size, .zstd = s->compression_type == 1 };
 	uint64_t off, len;
-	struct q2_io io;
 	uint8_t *in, *out;
 	int r;
 
-	if (s->comp_buf && s->comp_key == entry) {
-		iovecs_put(v, 0, s->comp_buf + in_cluster, v->len);
-		return 0;
-	}
 	q2_compressed_range(s, entry, &off, &len);
 	in = malloc(len);
 	out = malloc(s->cluster_size);
 	r = in && out ? 0 : -ENOMEM;
-	q2_io_begin(s, &io, off, len);
 	if (r >= 0)
 		r = q2_file_pread_co(s->b->file, off, in, len);
 	if (r >= 0) {
@@ -136,7 +142,6 @@ int q2_compressed_read_co(struct qcow2 *s, uint64_t entry, uint64_t in_cluster,
 		task_co_work(uncompress_run, &j);
 		r = j.result;
 	}
-	q2_io_end(&io);
 	if (r >= 0) {
 		iovecs_put(v, 0, out + in_cluster, v->len);
 		free(s->comp_buf);
@@ -147,6 +152,31 @@ int q2_compressed_read_co(struct qcow2 *s, uint64_t entry, uint64_t in_cluster,
 	free(in);
 	free(out);
 	return r < 0 ? r : 0;
+}
+
+int q2_compressed_read_co(struct qcow2 *s, uint64_t entry, uint64_t in_cluster,
+			  const struct iovecs *v)
+{
+	uint64_t off, len;
+	struct q2_io io;
+	int r = 0;
+
+	if (compressed_kept(s, entry, in_cluster, v))
+		return 0;
+	/* the bytes stay what they are while this waits, whatever happens to the entry */
+	q2_compressed_range(s, entry, &off, &len);
+	q2_io_begin(s, &io, off, len);
+	while (s->inflating >= INFLATE_MAX)
+		task_co_queue(&s->inflate_wait);
+	if (!compressed_kept(s, entry, in_cluster, v)) {
+		if (++s->inflating < INFLATE_MAX)
+			task_queue_wake(&s->inflate_wait);
+		r = inflate_co(s, entry, in_cluster, v);
+		s->inflating--;
+	}
+	q2_io_end(&io);
+	task_queue_wake(&s->inflate_wait);
+	return r;
 }
 
 /* Bytes are written: let the entry point to them. The cluster is locked. */

@@ -15,7 +15,10 @@
 
 #include "backend/block/qcow2_priv.h"
 
-enum { IOV_STACK = 16 };
+enum {
+	IOV_STACK = 16,
+	COW_MAX = 32 << 20, /* bytes around data that are copied at a time, and one write's more */
+};
 
 /* ---- Reading ------------------------------------------------------------------------------- */
 
@@ -233,6 +236,7 @@ static int cow_read_co(struct qcow2 *s, uint64_t from, uint64_t to, uint8_t *buf
 static int alloc_write_co(struct qcow2 *s, struct alloc *a, const struct iovecs *v, uint64_t voff)
 {
 	uint64_t head = a->from - a->start, tail = a->end - a->to, len = a->to - a->from;
+	uint64_t copied = 0;
 	bool zero_head = true, zero_tail = true;
 	struct iovec *iov = malloc((v->n + 2) * sizeof(*iov));
 	uint8_t *buf = NULL;
@@ -245,7 +249,12 @@ static int alloc_write_co(struct qcow2 *s, struct alloc *a, const struct iovecs 
 		r = range_is_zero_co(s, a->to, a->end, &zero_tail);
 	if (r >= 0 && a->fresh && zero_head && zero_tail)
 		head = tail = 0;
+	while (r >= 0 && head + tail && s->cow_bytes > COW_MAX)
+		task_co_queue(&s->cow_wait); /* who has some does not wait for others' locks */
 	if (r >= 0 && head + tail) {
+		s->cow_bytes += copied = head + tail;
+		if (s->cow_bytes <= COW_MAX)
+			task_queue_wake(&s->cow_wait);
 		buf = malloc(head + tail);
 		r = buf ? 0 : -ENOMEM;
 		if (r >= 0 && zero_head)
@@ -273,6 +282,8 @@ static int alloc_write_co(struct qcow2 *s, struct alloc *a, const struct iovecs 
 	}
 	free(buf);
 	free(iov);
+	s->cow_bytes -= copied;
+	task_queue_wake(&s->cow_wait);
 	return r;
 }
 

@@ -272,6 +272,11 @@ struct qcow2 {
 	struct q2_snapshot *snaps;
 	uint32_t n_snaps;
 
+	/* bounds on memory: reads of compressed clusters at a time, bytes copied around writes */
+	unsigned inflating;
+	uint64_t cow_bytes;
+	struct task_queue inflate_wait, cow_wait;
+
 	/* the last cluster that was uncompressed */
 	uint8_t *comp_buf;
 	uint64_t comp_key;
