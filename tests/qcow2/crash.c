@@ -9,7 +9,8 @@
  * sector, what was there when the guest's last finished flush began, or what was written later.
  * With DIR, qemu-img checks one file in sixteen, too.
  * In one round of four, whole clusters are discarded one after the other while others flush and
- * write: what is given up is used again soon.
+ * write: what is given up is used again soon. In one of eight the host fails now and then: what
+ * failed may be there or not, and no flush that failed counts.
  *
  * Each sector that is written says which sector it is and which write it was, so the order of
  * writes to a sector is seen in it. Prints TAP, one test a round. Threads: one loop.
@@ -59,6 +60,16 @@ struct op {
 	unsigned flags;
 };
 
+static bool is_churn(const struct test *t)
+{
+	return t->bed.seed % 4 == 3;
+}
+
+static bool is_faulty(const struct test *t)
+{
+	return t->bed.seed % 8 == 5;
+}
+
 static void flush_co(struct test *t)
 {
 	uint32_t *then = malloc(t->sectors * sizeof(*then));
@@ -66,12 +77,25 @@ static void flush_co(struct test *t)
 
 	memcpy(then, t->last, t->sectors * sizeof(*then));
 	r = block_co_flush(t->b);
-	if (r < 0)
+	if (r < 0 && !is_faulty(t))
 		bed_fail(&t->bed, "flush: %s", strerror(-r));
 	for (uint64_t i = 0; r >= 0 && i < t->sectors; i++)
 		t->least[i] = MAX(t->least[i], then[i]);
 	free(then);
 	note_point(t);
+}
+
+static int compress_co(struct op *o)
+{
+	struct test *t = o->t;
+	uint64_t len = o->n * 512ull, n;
+	int r = 0;
+
+	for (uint64_t at = 0; r >= 0 && at < len; at += n) {
+		n = MIN(len - at, t->c.cluster_size);
+		r = qcow2_co_write_compressed(t->b, at, o->buf + at, (uint32_t)n);
+	}
+	return r;
 }
 
 static void op_run(void *arg)
@@ -85,30 +109,26 @@ static void op_run(void *arg)
 	case 1: r = block_co_pwrite(t->b, o->sector * 512ull, o->buf, o->n * 512ull, 0); break;
 	case 2: r = block_co_zero(t->b, o->sector * 512ull, o->n * 512ull, o->flags); break;
 	case 3: r = block_co_discard(t->b, o->sector * 512ull, o->n * 512ull); break;
+	case 4: r = compress_co(o); break;
 	}
-	if (r < 0)
+	if (r < 0 && !is_faulty(t))
 		bed_fail(&t->bed, "operation %d at sector %u, %u sectors: %s", o->kind, o->sector,
 			 o->n, strerror(-r));
-	for (uint32_t i = 0; (o->kind == 1 || o->kind == 2) && i < o->n; i++)
+	for (uint32_t i = 0; r >= 0 && o->kind && o->kind != 3 && i < o->n; i++)
 		t->last[o->sector + i] = o->id;
 	bed_ended(&t->bed);
-}
-
-static bool is_churn(const struct test *t)
-{
-	return t->bed.seed % 4 == 3;
 }
 
 /* The next of: a flush, clusters in order discarded, and others behind them written again. */
 static void churn_op(struct test *t, struct op *o, uint32_t cl)
 {
-	uint64_t clusters = t->sectors / cl, at;
+	uint64_t clusters = MAX(t->sectors / cl, 1ull), at;
 
 	o->kind = (int)bed_rnd(&t->bed, 4);
 	o->kind = o->kind == 2 ? 3 : o->kind;
 	at = o->kind == 3 ? t->gone++ : t->gone + clusters / 2 + bed_rnd(&t->bed, clusters / 4 + 1);
 	o->sector = (uint32_t)(at % clusters) * cl;
-	o->n = cl;
+	o->n = o->kind == 1 && bed_rnd(&t->bed, 2) ? 1 : cl;
 }
 
 static void some_ops_co(struct test *t)
@@ -163,6 +183,8 @@ static void fill_co(struct test *t)
 	for (uint32_t k = 0; k < t->sectors; k++)
 		bed_stamp(o.buf + k * 512, k, o.id);
 	t->bed.running = 1;
+	if (t->bed.seed % 8 == 7) /* compressed: what is written later is copied out of them */
+		o.kind = 4;
 	op_run(&o);
 	free(o.buf);
 	flush_co(t);
@@ -214,11 +236,14 @@ static void work_co(void *arg)
 	if (is_churn(t))
 		fill_co(t);
 	for (unsigned i = 0; i < OPS && !t->bed.failed; i++) {
-		if (!is_churn(t) && bed_rnd(&t->bed, 20) == 0)
+		if (is_faulty(t))
+			t->m.fail_in = 1 + (unsigned)bed_rnd(&t->bed, 60);
+		if (!is_faulty(t) && !is_churn(t) && bed_rnd(&t->bed, 20) == 0)
 			snapshot_co(t);
 		else
 			some_ops_co(t);
 	}
+	t->m.fail_in = 0;
 	block_co_close(t->b);
 	note_point(t);
 }
