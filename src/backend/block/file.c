@@ -448,20 +448,19 @@ static int file_truncate_co(struct block *b, uint64_t len, struct err *e)
 	return 0;
 }
 
+/* clang-format off */
+#define FILE_OPS \
+	.is_protocol = true, .priv_size = sizeof(struct file), .close_co = file_close_co, \
+	.read_co = file_read_co, .write_co = file_write_co, .zero_co = file_zero_co, \
+	.discard_co = file_discard_co, .flush_co = file_flush_co, .status_co = file_status_co, \
+	.truncate_co = file_truncate_co
+/* clang-format on */
+
 /* Its own driver, for what opens differently; the rest is a file's. */
 static const struct block_driver block_temporary = {
 	.name = "temporary",
-	.is_protocol = true,
-	.priv_size = sizeof(struct file),
 	.open_co = file_temporary_co,
-	.close_co = file_close_co,
-	.read_co = file_read_co,
-	.write_co = file_write_co,
-	.zero_co = file_zero_co,
-	.discard_co = file_discard_co,
-	.flush_co = file_flush_co,
-	.status_co = file_status_co,
-	.truncate_co = file_truncate_co,
+	FILE_OPS,
 };
 
 int block_co_open_temporary(struct block_ctx *c, const struct block_opts *o, struct block **out,
@@ -472,15 +471,6 @@ int block_co_open_temporary(struct block_ctx *c, const struct block_opts *o, str
 
 const struct block_driver block_file = {
 	.name = "file",
-	.is_protocol = true,
-	.priv_size = sizeof(struct file),
 	.open_co = file_open_co,
-	.close_co = file_close_co,
-	.read_co = file_read_co,
-	.write_co = file_write_co,
-	.zero_co = file_zero_co,
-	.discard_co = file_discard_co,
-	.flush_co = file_flush_co,
-	.status_co = file_status_co,
-	.truncate_co = file_truncate_co,
+	FILE_OPS,
 };
