@@ -304,6 +304,7 @@ static void sockets_dgram_flow(void **state)
 	struct iovec iov;
 	struct netpkt p = netpkt_of(&iov, f, sizeof(f), NULL);
 	unsigned sent = 0, got = 0, busy = 0;
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
 	int fd = unix_socket("e2");
 
 	start(&t, NETDEV_DGRAM,
@@ -326,13 +327,34 @@ static void sockets_dgram_flow(void **state)
 	assert_true(t.rooms);
 	assert_true(net_send(&t.nic, &p));
 	assert_int_equal(recv(fd, f, sizeof(f), 0), sizeof(f));
-	/* the peer goes: lost; another comes at its place, and one of others' sends, too */
+	/* the peer goes: lost; another comes at its place, and is heard before it is sent to */
 	close(fd);
 	assert_true(net_send(&t.nic, &p));
 	fd = unix_socket("e2");
-	nettest_run(&t, 1);
+	snprintf(un.sun_path, sizeof(un.sun_path), "%s/e1", dir);
+	assert_int_equal(sendto(fd, f, 60, 0, (struct sockaddr *)&un, sizeof(un)), 60);
+	assert_true(nettest_wait(&t, 1));
 	assert_true(net_send(&t.nic, &p));
 	assert_int_equal(recv(fd, f, sizeof(f), 0), sizeof(f));
+	/* that one is full, too */
+	for (sent = 0; net_send(&t.nic, &p) && sent < 10000;)
+		sent++;
+	t.rooms = 0;
+	nettest_run(&t, 1);
+	assert_int_equal(t.rooms, 0);
+	while (recv(fd, f, sizeof(f), 0) > 0)
+		nettest_run(&t, 0);
+	assert_true(t.rooms);
+	/* and goes without having been sent to */
+	for (sent = 0; net_send(&t.nic, &p) && sent < 10000;)
+		sent++;
+	close(fd);
+	t.rooms = 0;
+	nettest_run(&t, 1);
+	assert_true(t.rooms);
+	fd = unix_socket("e2");
+	assert_int_equal(sendto(fd, f, 60, 0, (struct sockaddr *)&un, sizeof(un)), 60);
+	assert_true(nettest_wait(&t, 2));
 	close(fd);
 	nettest_free(&t);
 }

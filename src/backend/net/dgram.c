@@ -24,11 +24,11 @@ enum { DGRAM_ROUND = 64 };
 struct dgram {
 	struct netdev nd;
 	struct loop_fd f;
-	int out; /* where frames are sent: f.fd, or the group's second socket */
+	struct loop_fd full; /* watches a full peer on a unix socket; fd -1: none yet */
+	int out;             /* where frames are sent: f.fd, or the group's second socket */
 	struct net_sockaddr local, remote; /* remote.len 0: connected already */
 	struct sockaddr_in self;           /* a group: who we are; sin_port 0: no group */
 	bool own_path, wait_out;
-	bool linked;    /* a unix socket: connected to remote, since its queue was full */
 	size_t pending; /* bytes of buf that the NIC had no room for; 0: none */
 	uint8_t buf[NET_FRAME_MAX];
 };
@@ -98,40 +98,56 @@ static void dgram_room(struct netport *p)
 	dgram_watch(d);
 }
 
-/* 0, or the error. */
-static int dgram_send(struct dgram *d, const struct netpkt *pkt)
+static void dgram_peer_reads(void *opaque, unsigned ready)
 {
-	bool named = d->remote.len && !d->linked;
-	struct msghdr m = { .msg_iov = (struct iovec *)pkt->iov,
-			    .msg_iovlen = pkt->n,
-			    .msg_name = named ? &d->remote.sa : NULL,
-			    .msg_namelen = named ? d->remote.len : 0 };
+	struct dgram *d = opaque;
 
-	return sendmsg(d->out, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? errno : 0;
+	loop_fd_set(d->nd.loop, &d->full, 0);
+	net_room(&d->nd.port[0]);
+}
+
+/*
+ * On a unix socket it is the peer's queue that is full. The kernel tells when there is room in it
+ * only to a socket that is connected to it; any other looks writable all the time. But a connected
+ * one takes nothing from anybody else, such as the next peer at the same path: so another one
+ * waits. False: there is no peer any more.
+ */
+static bool dgram_wait_peer(struct dgram *d)
+{
+	if (d->full.fd < 0) {
+		int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+		if (fd < 0)
+			return false;
+		d->full = (struct loop_fd){
+			.fn = dgram_peer_reads, .opaque = d, .fd = fd, .slot = -1
+		};
+		if (loop_fd_add(d->nd.loop, &d->full, 0, NULL)) {
+			close(fd);
+			d->full.fd = -1;
+			return false;
+		}
+	}
+	if (connect(d->full.fd, &d->remote.sa, d->remote.len))
+		return false;
+	loop_fd_set(d->nd.loop, &d->full, LOOP_OUT);
+	return true;
 }
 
 static bool dgram_receive(struct netport *p, const struct netpkt *pkt)
 {
 	struct dgram *d = dgram_of(p->nd);
-	int r = dgram_send(d, pkt);
+	struct msghdr m = { .msg_iov = (struct iovec *)pkt->iov,
+			    .msg_iovlen = pkt->n,
+			    .msg_name = d->remote.len ? &d->remote.sa : NULL,
+			    .msg_namelen = d->remote.len };
 
-	if (r == ECONNREFUSED && d->linked) { /* the peer has gone, and may be another one now */
-		d->linked = false;
-		r = dgram_send(d, pkt);
-	}
-	if (r != EAGAIN)
+	if (sendmsg(d->out, &m, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || errno != EAGAIN)
 		return true; /* nobody there, too long, ...: lost, as on a wire */
 	if (d->out != d->f.fd)
 		return true; /* the group's queue: as full as a wire can be */
-	/*
-	 * It is the peer's queue that is full. The kernel tells when there is room in it only to a
-	 * socket that is connected; any other looks writable all the time.
-	 */
-	if (d->remote.len && d->remote.sa.sa_family == AF_UNIX && !d->linked) {
-		if (connect(d->f.fd, &d->remote.sa, d->remote.len))
-			return true;
-		d->linked = true;
-	}
+	if (d->remote.len && d->remote.sa.sa_family == AF_UNIX)
+		return !dgram_wait_peer(d);
 	d->wait_out = true;
 	dgram_watch(d);
 	return false;
@@ -147,6 +163,9 @@ static void dgram_free(struct netdev *nd)
 	struct dgram *d = dgram_of(nd);
 
 	loop_fd_del(nd->loop, &d->f);
+	loop_fd_del(nd->loop, &d->full);
+	if (d->full.fd >= 0)
+		close(d->full.fd);
 	if (d->out >= 0 && d->out != d->f.fd)
 		close(d->out);
 	if (d->f.fd >= 0)
@@ -159,10 +178,18 @@ static void dgram_free(struct netdev *nd)
 static int dgram_set_loop(struct netdev *nd, struct loop *l, struct err *e)
 {
 	struct dgram *d = dgram_of(nd);
-	unsigned events = d->f.events;
+	struct loop_fd *all[] = { &d->f, &d->full };
+	int r = 0;
 
-	loop_fd_del(nd->loop, &d->f);
-	return loop_fd_add(l, &d->f, events, e);
+	for (unsigned i = 0; i < ARRAY_SIZE(all) && r == 0; i++) {
+		unsigned events = all[i]->events;
+
+		if (all[i]->fd < 0)
+			continue;
+		loop_fd_del(nd->loop, all[i]);
+		r = loop_fd_add(l, all[i], events, e);
+	}
+	return r;
 }
 
 static void dgram_info(struct netdev *nd, FILE *out)
@@ -276,7 +303,7 @@ struct netdev *net_dgram_new(const struct netdev_env *env, const struct netdev_o
 		return NULL;
 	}
 	d->f = (struct loop_fd){ .fn = dgram_ready, .opaque = d, .fd = -1, .slot = -1 };
-	d->out = -1;
+	d->out = d->full.fd = -1;
 	r = netdev_init(&d->nd, &dgram_ops, env->loop, o->id, 1, &dgram_port, 0, e);
 	if (r == 0 && given) {
 		r = net_given_fd(o->local.fd, SOCK_DGRAM, &d->f.fd, e);
