@@ -82,6 +82,7 @@ def main():
     why = {n: next((w for r, w in REASONS.items() if re.fullmatch(r, n)), None) for n in left}
     lines = [f'{n:24} {why[n] or "NO REASON"}' for n in left]
     if o.report:
+        os.makedirs(os.path.dirname(o.report) or '.', exist_ok=True)
         with open(o.report, 'w', encoding='utf-8') as f:
             f.write(f'{len(done)} of {len(names)} rows were run\n' + '\n'.join(lines) + '\n')
     print(f'# {len(done)} of {len(names)} rows of insn.def were run')
