@@ -336,6 +336,8 @@ static size_t sock_write_telnet(struct sock *k, const uint8_t *buf, size_t len, 
 	static const uint8_t iac[2] = { TELNET_IAC, TELNET_IAC };
 	size_t done = 0;
 
+	if (!stream_is_open(&k->s))
+		return len; /* unseen: a guest can name terabytes, and nobody wants them */
 	while (done < len) {
 		size_t span = MIN(len - done, (size_t)CHARDEV_QUEUE), n; /* not all of gigabytes */
 		const uint8_t *at = memchr(buf + done, TELNET_IAC, span);
@@ -349,7 +351,7 @@ static size_t sock_write_telnet(struct sock *k, const uint8_t *buf, size_t len, 
 			break;
 		if (!at)
 			continue;
-		if (stream_is_open(&k->s) && stream_room(&k->s, force) < sizeof(iac)) {
+		if (stream_room(&k->s, force) < sizeof(iac)) {
 			k->s.full |= !force; /* both or none */
 			break;
 		}
