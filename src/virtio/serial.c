@@ -30,6 +30,8 @@ enum {
 	VSERIAL_CTRL_IN = 2, /* queues of control messages */
 	VSERIAL_CTRL_OUT = 3,
 	VSERIAL_NAME_MAX = 255,
+	/* bytes of output before others have their turn: a guest may name gigabytes */
+	VSERIAL_TURN = 1 << 20,
 };
 
 /* What a port's driver is still to be told, in the order of sending. */
@@ -283,14 +285,14 @@ static void vserial_control_queue(struct vserial *s, struct virtq *q)
 
 /* --- output --- */
 
-/* Write the element from byte *off on; true: all of it. */
-static bool vport_write(struct vport *p, const struct virtq_elem *el, uint64_t *off)
+/* Write the element from byte *off on, at most *turn bytes; true: all of it. */
+static bool vport_write(struct vport *p, const struct virtq_elem *el, uint64_t *off, size_t *turn)
 {
 	uint64_t skip = *off;
 
 	for (unsigned i = 0; i < el->out_n; i++) {
 		const uint8_t *at = el->out[i].iov_base;
-		size_t len = el->out[i].iov_len, n;
+		size_t len = el->out[i].iov_len, now, n;
 
 		if (skip >= len) {
 			skip -= len;
@@ -299,12 +301,14 @@ static bool vport_write(struct vport *p, const struct virtq_elem *el, uint64_t *
 		at += skip;
 		len -= skip;
 		skip = 0;
-		n = chardev_write(p->chardev, at, len);
-		if (n < len && p->console) {
-			chardev_write_all(p->chardev, at + n, len - n);
-			n = len;
+		now = MIN(len, *turn);
+		n = chardev_write(p->chardev, at, now);
+		if (n < now && p->console) {
+			chardev_write_all(p->chardev, at + n, now - n);
+			n = now;
 		}
 		*off += n;
+		*turn -= n;
 		if (n < len)
 			return false;
 	}
@@ -316,11 +320,16 @@ static void vserial_output(struct vserial *s, unsigned nr, struct virtq *q)
 	struct vport *p = nr < s->max_ports ? s->port[nr] : NULL;
 	struct virtq_elem *el;
 	bool multi = vserial_multiport(s);
+	size_t turn = VSERIAL_TURN;
 
 	while ((el = virtq_pop(q))) {
 		if (p && p->host_open && (nr == 0 || multi) &&
-		    !vport_write(p, el, &s->s.done[nr])) {
-			virtq_unpop(el); /* vserial_writable goes on */
+		    !vport_write(p, el, &s->s.done[nr], &turn)) {
+			virtq_unpop(el); /* vserial_writable goes on, or the next round */
+			if (!turn) {
+				virtq_kick_unneeded(q); /* not at once */
+				virtio_queue_run(&s->vd, virtq_index(q));
+			}
 			break;
 		}
 		s->s.done[nr] = 0;

@@ -177,6 +177,45 @@ static void output(void **state)
 	sbed_free(s);
 }
 
+/* An element that names gigabytes has its bytes in turns. */
+static void output_endless(void **state)
+{
+	enum { BIG = 3 << 20, N = 3 };
+	struct sbed *s = ready(N * BIG);
+	struct chardev *c = sbed_chr(s, "p");
+	uint8_t *got = malloc(N * BIG), *ram = s->vb->ram + (8 << 20);
+	size_t n, total = 0;
+	uint32_t len;
+
+	for (size_t i = 0; i < BIG; i++)
+		ram[i] = (uint8_t)(i * 7 >> 3 ^ i >> 11);
+	vbed_add(s->vb, OUT, N, VOUT(8 << 20, BIG), VOUT(8 << 20, BIG), VOUT(8 << 20, BIG));
+	for (int i = 0; i < 4; i++)
+		vbed_add(s->vb, OUT, 1, VOUT(8 << 20, 300000));
+	vbed_w(s->vb, 0x50, OUT);
+	for (int rounds = 0; total < N * BIG && rounds < 100; rounds++) {
+		assert_int_equal(vbed_used(s->vb, OUT, &len), -1);
+		loop_step(s->b->md.loop, false);
+		n = chardev_ring_output(c, got + total, N * BIG - total);
+		assert_true(n <= 1 << 20);
+		total += n;
+	}
+	assert_int_equal(total, N * BIG);
+	assert_int_equal(vbed_used(s->vb, OUT, &len), 0);
+	for (int i = 0; i < N; i++)
+		assert_memory_equal(got + i * BIG, ram, BIG);
+	for (total = 0; total < 1200000; total += n) { /* the same for several that are smaller */
+		loop_step(s->b->md.loop, false);
+		n = chardev_ring_output(c, got, N * BIG);
+		assert_true(n && n <= 1 << 20);
+	}
+	while (vbed_used(s->vb, OUT, &len) >= 0)
+		total++;
+	assert_int_equal(total, 1200004);
+	free(got);
+	sbed_free(s);
+}
+
 /* Nobody on the host: output is dropped, also what had begun to go out. */
 static void output_closed(void **state)
 {
@@ -329,11 +368,17 @@ static void busy_chardev(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(input),          cmocka_unit_test(input_notified),
-		cmocka_unit_test(input_pieces),   cmocka_unit_test(input_endless),
-		cmocka_unit_test(output),         cmocka_unit_test(output_closed),
-		cmocka_unit_test(output_changed), cmocka_unit_test(reset),
-		cmocka_unit_test(busy_chardev),   cmocka_unit_test(queue_taken_away),
+		cmocka_unit_test(input),
+		cmocka_unit_test(input_notified),
+		cmocka_unit_test(input_pieces),
+		cmocka_unit_test(input_endless),
+		cmocka_unit_test(output),
+		cmocka_unit_test(output_endless),
+		cmocka_unit_test(output_closed),
+		cmocka_unit_test(output_changed),
+		cmocka_unit_test(reset),
+		cmocka_unit_test(busy_chardev),
+		cmocka_unit_test(queue_taken_away),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
