@@ -6,7 +6,8 @@
  * Not modelled: free page hints (they are for migration).
  * Queues are numbered without gaps, as drivers expect: inflate, deflate, statistics, reporting.
  * Hostile drivers: an element of the inflate queue names at most 1024 pages (known drivers send 256
- * and 1024), what is beyond is not looked at; pages that are not RAM are ignored.
+ * and 1024), what is beyond is not looked at, nor is an element of the reporting queue after as
+ * many bytes as there is RAM; pages that are not RAM are ignored.
  * Reference:    [VIRTIO1.2 5.5]. Threads: virtio.h, on the main loop.
  * Time: the period of statistics. Host resources: none.
  */
@@ -21,6 +22,7 @@
 enum {
 	BALLOON_QUEUE_SIZE = 128,
 	BALLOON_PFNS = 1024, /* of one element */
+	BALLOON_TURN = 4096, /* pages before the rest of the loop has its turn */
 	BALLOON_INFLATE = 0,
 	BALLOON_DEFLATE,
 	BALLOON_STATS_QUEUE,
@@ -80,8 +82,8 @@ static void balloon_discard(struct balloon *b, gpa_t gpa, uint64_t len)
 		guest_error(&b->vd.dev, "discard", gpa, len, (uint64_t)-r);
 }
 
-/* Page numbers of one element: runs of them at once. */
-static void balloon_inflate(struct balloon *b, const struct virtq_elem *el)
+/* Page numbers of one element: runs of them at once. How many there were. */
+static size_t balloon_inflate(struct balloon *b, const struct virtq_elem *el)
 {
 	uint32_t pfn[BALLOON_PFNS];
 	size_t n = virtq_elem_read(el, 0, pfn, sizeof(pfn)) / sizeof(pfn[0]);
@@ -103,21 +105,31 @@ static void balloon_inflate(struct balloon *b, const struct virtq_elem *el)
 		}
 	}
 	balloon_discard(b, at, len);
+	return n;
 }
 
-/* Pages that the guest does not use, as buffers. What they hold afterwards is zero. */
-static void balloon_report(struct balloon *b, const struct virtq_elem *el)
+/*
+ * Pages that the guest does not use, as buffers. What they hold afterwards is zero. How much work
+ * it was, a page of balloon_inflate being 1.
+ */
+static size_t balloon_report(struct balloon *b, const struct virtq_elem *el)
 {
+	uint64_t left = gmem_ram_size(b->vd.dev.md->mem);
+	size_t work = 0;
+
 	if (virtio_has(&b->vd, VIRTIO_BALLOON_F_PAGE_POISON) && b->s.poison)
-		return; /* they must keep this value */
-	for (unsigned i = 0; i < el->in_n; i++) {
+		return 0; /* they must keep this value */
+	for (unsigned i = 0; i < el->in_n && left; i++) {
 		gpa_t gpa = virtq_elem_in_gpa(el, i);
 		uint64_t end = (gpa + el->in[i].iov_len) & PAGE_MASK;
 
 		gpa = (gpa + PAGE_SIZE - 1) & PAGE_MASK;
 		if (gpa < end)
 			balloon_discard(b, gpa, end - gpa);
+		left -= MIN(left, el->in[i].iov_len);
+		work += 1 + el->in[i].iov_len / (64 * PAGE_SIZE);
 	}
+	return work;
 }
 
 /* ---- Statistics ---------------------------------------------------------------------------- */
@@ -166,11 +178,12 @@ static void balloon_queue(struct virtio_dev *vd, unsigned n)
 	struct balloon *b = balloon_of(vd);
 	struct virtq *q = virtio_queue(vd, n);
 	struct virtq_elem *el;
+	size_t work = 0;
 
-	while ((el = virtq_pop(q))) {
+	while (work < BALLOON_TURN && (el = virtq_pop(q))) {
 		switch (n) {
-		case BALLOON_INFLATE: balloon_inflate(b, el); break;
-		case BALLOON_REPORTING: balloon_report(b, el); break;
+		case BALLOON_INFLATE: work += balloon_inflate(b, el); break;
+		case BALLOON_REPORTING: work += balloon_report(b, el); break;
 		case BALLOON_STATS_QUEUE:
 			balloon_take_stats(b, el);
 			if (b->held) { /* there should be one; the older one is of no use */
@@ -184,6 +197,10 @@ static void balloon_queue(struct virtio_dev *vd, unsigned n)
 		virtq_push(el, 0);
 	}
 	virtq_notify(q);
+	if (work >= BALLOON_TURN) { /* not at once */
+		virtq_kick_unneeded(q);
+		virtio_queue_run(vd, n);
+	}
 }
 
 static void balloon_reset(struct virtio_dev *vd)
@@ -250,7 +267,8 @@ uint64_t balloon_actual(const struct dev *d)
 {
 	uint64_t ram = gmem_ram_size(d->md->mem);
 
-	return ram - MIN(balloon_of_dev(d)->s.actual * PAGE_SIZE, ram); /* guests may say anything */
+	return ram -
+	       MIN(balloon_of_dev(d)->s.actual * PAGE_SIZE, ram); /* guests may say anything */
 }
 
 void balloon_poll_stats(struct dev *d, uint32_t seconds)

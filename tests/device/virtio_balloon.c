@@ -179,6 +179,35 @@ static void balloon_statistics(void **state)
 	vbed_free(vb);
 }
 
+/* A driver that names more than there is, over and over: others have their turn. */
+static void balloon_endless(void **state)
+{
+	struct vbed *vb = make("free-page-reporting", "on", 4);
+	gpa_t at = vbed_alloc(vb, 4096), half = 8 << 20;
+	int done = 0;
+
+	for (unsigned i = 0; i < 1024; i++)
+		((uint32_t *)(vb->ram + at))[i] = 2048 + 2 * (i % 1024);
+	for (unsigned i = 0; i < 20; i++)
+		vbed_add(vb, INFLATE, 1, VOUT(at, 4096));
+	vbed_w(vb, 0x50, INFLATE);
+	loop_step(vb->bed->loop, false);
+	while (vbed_used(vb, INFLATE, NULL) >= 0)
+		done++;
+	assert_int_equal(done, 4);
+	vbed_run(vb);
+	while (vbed_used(vb, INFLATE, NULL) >= 0)
+		done++;
+	assert_int_equal(done, 20);
+	memset(vb->ram + (4 << 20), 0x11, 4096);
+	vbed_add(vb, REPORT, 3, VIN(half, (uint32_t)half), VIN(half, (uint32_t)half),
+		 VIN(4 << 20, 4096));
+	vbed_kick(vb, REPORT);
+	assert_true(vbed_used(vb, REPORT, NULL) >= 0);
+	assert_int_equal(vb->ram[4 << 20], 0x11);
+	vbed_free(vb);
+}
+
 static void balloon_reporting(void **state)
 {
 	struct vbed *vb = make("free-page-reporting", "on", 4);
@@ -212,7 +241,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(balloon_pages),     cmocka_unit_test(balloon_nonsense),
 		cmocka_unit_test(balloon_target),    cmocka_unit_test(balloon_statistics),
-		cmocka_unit_test(balloon_reporting),
+		cmocka_unit_test(balloon_reporting), cmocka_unit_test(balloon_endless),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
