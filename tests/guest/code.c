@@ -142,6 +142,50 @@ TEST(data_beside_code)
 	}
 }
 
+/*
+ * Where a branch leads that was never taken, other code is put: it wants a flag that what was there
+ * overwrote. rdx: memory to read, rdi - 1 == 0: not taken.
+ */
+SNIPPET(ahead, ".balign 4096\n\t"
+	       ".global ahead_first, ahead_taken\n"
+	       "ahead_first: xor %eax, %eax\n\t"
+	       "clc\n\t"
+	       "mov (%rdx), %ecx\n\t"
+	       "dec %edi\n\t"
+	       "jnz ahead_taken\n\t"
+	       "xor %ecx, %ecx\n\t"
+	       "ret\n\t"
+	       ".balign 256\n"
+	       "ahead_taken: xor %ecx, %ecx\n\t"
+	       "ret\n\t"
+	       ".balign 4096\n");
+extern u8 ahead_first[], ahead_taken[];
+
+static u32 call_ahead(u32 di)
+{
+	static volatile u64 data;
+	u32 v;
+
+	__asm__ volatile("call *%2"
+			 : "=a"(v), "+D"(di)
+			 : "r"(ahead_first), "d"(&data)
+			 : "rcx", "memory", "cc");
+	return v;
+}
+
+TEST(other_code_where_none_has_run)
+{
+	static const u8 setc[] = { 0x0f, 0x92, 0xc0, 0xc3 };
+
+	for (unsigned n = 0; n < 100; n++)
+		CHECK_EQ(call_ahead(1), 0);
+	guest_memcpy(ahead_taken, setc, sizeof(setc));
+	for (unsigned n = 0; n < 100; n++) {
+		CHECK_EQ(call_ahead(1), 0);
+		CHECK_EQ(call_ahead(2), 0);
+	}
+}
+
 /* A page table is changed by code that has run from the page it maps. */
 TEST(write_protected_then_not)
 {

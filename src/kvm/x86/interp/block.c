@@ -237,14 +237,6 @@ static bool block_decode(struct vcpu *v, struct block *b, const uint8_t *p, size
 	return true;
 }
 
-static uint64_t block_lines(uint64_t off, unsigned bytes)
-{
-	unsigned first = (unsigned)(off & ~PAGE_MASK) >> 6;
-	unsigned last = (unsigned)((off & ~PAGE_MASK) + bytes - 1) >> 6;
-
-	return (~0ull << first) & (~0ull >> (63 - last));
-}
-
 /* One instruction that is not cached: it crosses into the next page, or runs under a CS limit. */
 static struct block *block_uncached(struct vcpu *v, gva_t la, const uint8_t *p, size_t avail,
 				    uint64_t limit)

@@ -45,6 +45,15 @@ static inline struct block_cross *block_cross(const struct block *b)
 	return (struct block_cross *)&b->insns[1];
 }
 
+/* The lines of kvm_page.code_lines that bytes from off on are in. All are in one page. */
+static inline uint64_t block_lines(uint64_t off, unsigned bytes)
+{
+	unsigned first = (unsigned)(off & ~PAGE_MASK) >> 6;
+	unsigned last = (unsigned)((off & ~PAGE_MASK) + bytes - 1) >> 6;
+
+	return (~0ull << first) & (~0ull >> (63 - last));
+}
+
 int block_cache_new(struct vcpu *v); /* 0 or -ENOMEM */
 void block_cache_free(struct vcpu *v);
 size_t block_cache_used(const struct vcpu *v); /* bytes of blocks */

@@ -13,8 +13,7 @@
  *   is any instruction without an emitter. Hence the translator is complete, and exact where the
  *   interpreter is.
  *   Flags that the code which follows is known to overwrite before reading are not kept; an
- *   exception frame may show them different from a processor's, and so may code that reads them
- *   after a store has put it in the place of what followed. Flags that the manuals leave undefined
+ *   exception frame may show them different from a processor's. Flags that the manuals leave undefined
  *   and processors leave as they were (MUL, BT) count as overwritten. All others are exact.
  *   What is hot becomes traces, with lookups shared: trace.h.
  *   Direct jumps are patched to go from block to block. Inside a page nothing can be wrong with

@@ -294,8 +294,11 @@ bool jit_x87_writes(const struct insn *i);
  */
 struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsigned ctx,
 				uint64_t slide);
-/* Flags read before they are written from la on, seen a few instructions ahead. */
-unsigned jit_flags_ahead(struct vcpu *v, const uint8_t *code, size_t avail);
+/*
+ * Flags read before they are written by the last avail bytes of a page, at code, seen a few
+ * instructions ahead. A write to these bytes counts as one to what is translated.
+ */
+unsigned jit_flags_ahead(struct vcpu *v, struct kvm_page *page, const uint8_t *code, size_t avail);
 
 /* ---- trace.c: see trace.h ------------------------------------------------------------------- */
 struct jit_rec *jit_trace_rec_new(void);

@@ -150,14 +150,32 @@ unsigned trans_flags_written(const struct insn *i)
 	return insn_info[i->id].writes & F_ARITH;
 }
 
-unsigned jit_flags_ahead(struct vcpu *v, const uint8_t *code, size_t avail)
+/*
+ * Writes to these lines of a page are to be seen from now on, as those to decoded bytes are. False:
+ * the page, which has a block, has just been written; other vCPUs may write to it unseen again, and
+ * the block will go.
+ */
+static bool ahead_watch(struct kvm_page *page, uint64_t lines)
+{
+	uint64_t old = atomic_load(&page->code_lines);
+
+	while (old)
+		if ((old & lines) == lines ||
+		    atomic_compare_exchange_weak(&page->code_lines, &old, old | lines))
+			return true;
+	return false;
+}
+
+unsigned jit_flags_ahead(struct vcpu *v, struct kvm_page *page, const uint8_t *code, size_t avail)
 {
 	unsigned live = F_ARITH, read = 0;
 
 	for (unsigned n = 0; n < 8 && live; n++) {
+		unsigned most = (unsigned)MIN(avail, 15u);
 		struct insn i;
 
-		if (insn_decode(code, avail, v->mode, false, &i) != DECODE_OK)
+		if (!avail || !ahead_watch(page, block_lines(PAGE_SIZE - avail, most)) ||
+		    insn_decode(code, avail, v->mode, false, &i) != DECODE_OK)
 			return read | live;
 		read |= live & trans_flags_read(&i);
 		live &= ~(trans_flags_read(&i) | trans_flags_written(&i));
@@ -210,13 +228,12 @@ unsigned trans_flags_at(struct trans *t, gva_t la)
 
 	if (x->tag != ((at & PAGE_MASK) | v->asid))
 		return F_ARITH;
-	/*
-	 * Bytes of another page may change without this block being told; it is then only the
-	 * flags of code that has been overwritten meanwhile that were guessed dead.
+	/* bytes of another page may change, or another page be there, without this block being told
 	 */
 	if (!trans_near(t, la))
 		return F_ARITH;
-	return jit_flags_ahead(v, x->host + (la & ~PAGE_MASK), PAGE_SIZE - (la & ~PAGE_MASK));
+	return jit_flags_ahead(v, x->page, x->host + (la & ~PAGE_MASK),
+			       PAGE_SIZE - (la & ~PAGE_MASK));
 }
 
 /* ---- Flags ---------------------------------------------------------------------------------- */
