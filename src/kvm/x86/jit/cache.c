@@ -78,6 +78,16 @@ static void cache_vpages_clear(struct jit_vpages *p)
 	}
 }
 
+/*
+ * Addresses mean something else: a link that has led out is not made, as the one of a page to
+ * itself, which is valid for good, could then lead to the page that is there now.
+ */
+static void cache_forget_pending(struct vcpu *v)
+{
+	v->jitp->pending = NULL;
+	v->jit.tmp2 = 0;
+}
+
 /* New numbers for all contexts. */
 static void cache_renew(struct vcpu *v)
 {
@@ -89,6 +99,7 @@ static void cache_renew(struct vcpu *v)
 	j->asid_serial[v->asid] = j->user_serial;
 	j->serial++;
 	j->kernel_low = false;
+	cache_forget_pending(v);
 	for (unsigned n = 0; n < ARRAY_SIZE(j->vpages); n++)
 		cache_vpages_clear(&j->vpages[n]);
 }
@@ -149,6 +160,7 @@ void jit_set_asid(struct vcpu *v)
 		jit_new_context(v);
 		return;
 	}
+	cache_forget_pending(v);
 	serial = j->asid_serial[v->asid];
 	if (!serial) {
 		serial = cache_serial(v);
@@ -723,6 +735,7 @@ bool jit_run(struct vcpu *v, struct block *b)
 	struct jit_link *l;
 	struct jit_block *jb;
 	bool plain = false;
+	uint64_t flushes;
 	unsigned ctx;
 
 	if (!jit_usable(v) || b->has_page_end || b->alone) {
@@ -751,8 +764,11 @@ bool jit_run(struct vcpu *v, struct block *b)
 	}
 	if (unlikely(v->jit.hot) && jit_trace_hot(v, b, ctx))
 		plain = true;
+	flushes = j->stat.flushes;
 	if (unlikely(jit_recording(j)) && jit_trace_record(v, b, ctx))
 		return false; /* the interpreter shows the way */
+	if (unlikely(j->stat.flushes != flushes)) /* no room for a trace: no links are left */
+		l = NULL;
 	plain |= l && l->plain;
 	jb = cache_get(v, b, la, ctx, l, plain);
 	if (!jb || (l && l->la != jb->la && cache_reunite(v, l, jb)))
