@@ -1,6 +1,7 @@
 /*
  * Which code runs where: addresses that differ from those of known code only in bits that no
- * canonical address has. References: [SDM1 3.3.7.1], [SDM2 RET].
+ * canonical address has, and kernel code of which each address space has its own.
+ * References: [SDM3 4.10.2, 4.10.4.1], [SDM2 RET].
  */
 #include "page.h"
 
@@ -8,7 +9,7 @@
 #define TURNS    40
 
 static u8 stack[PAGE] __attribute__((aligned(4096)));
-static struct page_pool pool[2];
+static struct page_pool pool[6];
 
 static void space(struct page_pool *p, ulong at)
 {
@@ -113,4 +114,126 @@ TEST(return_to_other_bits)
 		CHECK_EQ(victims, 3);
 	}
 	write_cr3(old);
+}
+
+/* ---- Kernel code of one address space -------------------------------------------------------- */
+
+/* A page that calls the next one, of which there are two. */
+SNIPPET(own, ".balign 4096\n\t"
+	     ".global own_first, own_second\n"
+	     "own_first: call own_second\n\t"
+	     "add $0x10, %eax\n\t"
+	     "ret\n\t"
+	     ".balign 4096\n"
+	     "own_second: mov $1, %eax\n\t"
+	     "ret\n\t"
+	     ".balign 4096\n\t"
+	     "mov $2, %eax\n\t"
+	     "ret\n\t"
+	     ".balign 4096\n");
+extern u8 own_first[], own_second[];
+
+static void check_call(ulong va, unsigned n)
+{
+	for (unsigned k = 0; k < TURNS; k++) {
+		CHECK_EQ(((unsigned (*)(void))(va + PAGE))(), 1 + n);
+		CHECK_EQ(((unsigned (*)(void))va)(), 0x11 + n);
+	}
+}
+
+static ulong own_page(unsigned n)
+{
+	return (ulong)own_second + n * PAGE;
+}
+
+/* This program's pages are everybody's. */
+static void share(struct page_pool *p)
+{
+	for (ulong va = 0; va < 1ul << 30; va += 1ul << 21)
+		*page_entry(p, va, 2) |= PTE_G;
+}
+
+/* Two address spaces that take turns, and one whose tables change. */
+static void check_own(ulong va)
+{
+	const ulong old = read_cr3(), old_cr4 = read_cr4();
+
+	write_cr4(old_cr4 | CR4_PGE);
+	for (unsigned n = 0; n < 2; n++) {
+		space(&pool[n], GUEST_FREE + n * (1ul << 20));
+		share(&pool[n]);
+		page_map(&pool[n], va, (ulong)own_first, PTE_P);
+		page_map(&pool[n], va + PAGE, own_page(n), PTE_P);
+	}
+	for (unsigned n = 0; n < TURNS && !test_failed; n++) {
+		write_cr3((ulong)pool[n & 1].root);
+		check_call(va, n & 1);
+	}
+	for (unsigned n = 0; n < TURNS && !test_failed; n++) {
+		*page_entry(&pool[1], va + PAGE, 1) = own_page(n & 1) | PTE_P;
+		write_cr3((ulong)pool[1].root);
+		check_call(va, n & 1);
+	}
+	write_cr3(old);
+	write_cr4(old_cr4);
+}
+
+TEST(kernel_code_in_the_lower_half)
+{
+	check_own(0x7e0000000000);
+}
+
+TEST(kernel_code_in_the_upper_half)
+{
+	check_own(0xffffc90000000000);
+}
+
+/* More address spaces than may be remembered, each with code at many places far apart. */
+TEST(kernel_code_of_many_spaces)
+{
+	const ulong old = read_cr3(), old_cr4 = read_cr4(), va = 0xffff900000000000;
+
+	write_cr4(old_cr4 | CR4_PGE);
+	for (unsigned n = 0; n < ARRAY_SIZE(pool); n++) {
+		space(&pool[n], GUEST_FREE + n * (1ul << 20));
+		share(&pool[n]);
+		for (unsigned k = 0; k < 12; k++) {
+			page_map(&pool[n], va + k * (1ul << 39), (ulong)own_first, PTE_P);
+			page_map(&pool[n], va + k * (1ul << 39) + PAGE, own_page((n + k) & 1),
+				 PTE_P);
+		}
+	}
+	for (unsigned places = 1; places <= 12; places++)
+		for (unsigned n = 0; n < 3 * ARRAY_SIZE(pool) && !test_failed; n++) {
+			unsigned s = n * (places % 5 + 1) % ARRAY_SIZE(pool);
+
+			write_cr3((ulong)pool[s].root);
+			for (unsigned k = 0; k < places; k++)
+				check_call(va + k * (1ul << 39), (s + k) & 1);
+		}
+	write_cr3(old);
+	write_cr4(old_cr4);
+}
+
+/* The same page of code at more addresses than may be remembered. */
+TEST(kernel_code_in_many_pages)
+{
+	const ulong old = read_cr3(), old_cr4 = read_cr4(), va = 0xffffc90000000000;
+	enum { PAGES = 1200 };
+
+	write_cr4(old_cr4 | CR4_PGE);
+	for (unsigned n = 0; n < 2; n++) {
+		space(&pool[n], GUEST_FREE + n * (1ul << 20));
+		share(&pool[n]);
+		for (unsigned k = 0; k < PAGES; k++)
+			page_map(&pool[n], va + k * PAGE, own_page(n), PTE_P);
+	}
+	for (unsigned n = 0; n < 6 && !test_failed; n++) {
+		write_cr3((ulong)pool[n & 1].root);
+		for (unsigned k = 0; k < PAGES; k++)
+			for (unsigned m = 0; m < 3; m++)
+				CHECK_EQ(((unsigned (*)(void))(va + k * PAGE))(), 1 + (n & 1));
+	}
+	write_cr3(old);
+	write_cr4(old_cr4);
 }

@@ -38,8 +38,8 @@ static void cache_clear_ibtc(struct vcpu *v)
 static void cache_renew(struct vcpu *v);
 static void cache_tlb_flush_local(struct vcpu *v);
 
-/* A number never given before; every 2^15 of them the tags of ibtc start again. */
-static uint32_t cache_serial(struct vcpu *v)
+/* Every 2^15 numbers the tags of ibtc start again. */
+uint32_t jit_serial(struct vcpu *v)
 {
 	struct jit *j = v->jitp;
 
@@ -58,7 +58,7 @@ static uint32_t cache_serial(struct vcpu *v)
  * but that behind the lower half, which code runs into, has bit 47 only and so the tag of no code.
  */
 #define CACHE_FLAT32 BIT(63)
-static void cache_set_context(struct vcpu *v, unsigned ctx, uint32_t serial)
+void jit_set_context(struct vcpu *v, unsigned ctx, uint32_t serial)
 {
 	v->jit.link[ctx] = serial;
 	if (ctx == TLB_USER) {
@@ -95,11 +95,12 @@ static void cache_renew(struct vcpu *v)
 
 	memset(j->asid_serial, 0, sizeof(j->asid_serial));
 	for (unsigned c = 0; c < JIT_CTXS; c++)
-		cache_set_context(v, c, ++j->serial);
+		jit_set_context(v, c, ++j->serial);
 	j->asid_serial[v->asid] = j->user_serial;
 	j->serial++;
 	j->kernel_low = false;
 	cache_forget_pending(v);
+	jit_kspace_reset(v);
 	for (unsigned n = 0; n < ARRAY_SIZE(j->vpages); n++)
 		cache_vpages_clear(&j->vpages[n]);
 }
@@ -108,11 +109,11 @@ static void cache_renew(struct vcpu *v)
 static void cache_renew_user(struct vcpu *v)
 {
 	struct jit *j = v->jitp;
-	uint32_t serial = cache_serial(v);
+	uint32_t serial = jit_serial(v);
 
 	memset(j->asid_serial, 0, sizeof(j->asid_serial));
 	j->asid_serial[v->asid] = serial;
-	cache_set_context(v, TLB_USER, serial);
+	jit_set_context(v, TLB_USER, serial);
 	cache_vpages_clear(&j->vpages[0]);
 }
 
@@ -161,12 +162,13 @@ void jit_set_asid(struct vcpu *v)
 		return;
 	}
 	cache_forget_pending(v);
+	jit_kspace_switch(v, !j->asid_serial[v->asid]);
 	serial = j->asid_serial[v->asid];
 	if (!serial) {
-		serial = cache_serial(v);
+		serial = jit_serial(v);
 		j->asid_serial[v->asid] = serial;
 	}
-	cache_set_context(v, TLB_USER, serial);
+	jit_set_context(v, TLB_USER, serial);
 }
 
 /* ---- TLB ------------------------------------------------------------------------------------ */
@@ -228,6 +230,8 @@ void jit_code_at(struct jit *j, unsigned ctx, gva_t la)
 	struct jit_vpages *p = &j->vpages[ctx % JIT_CTXS != TLB_USER];
 	unsigned n = cache_vpage(la);
 
+	if (ctx % JIT_CTXS != TLB_USER && la >> 63)
+		jit_kspace_code(j->v, la);
 	if (p->bit[n / 64] & BIT(n % 64))
 		return;
 	p->bit[n / 64] |= BIT(n % 64);
@@ -767,8 +771,8 @@ bool jit_run(struct vcpu *v, struct block *b)
 	flushes = j->stat.flushes;
 	if (unlikely(jit_recording(j)) && jit_trace_record(v, b, ctx))
 		return false; /* the interpreter shows the way */
-	if (unlikely(j->stat.flushes != flushes)) /* no room for a trace: no links are left */
-		l = NULL;
+	if (unlikely(j->stat.flushes != flushes))
+		l = NULL; /* no room for a trace: no links are left */
 	plain |= l && l->plain;
 	jb = cache_get(v, b, la, ctx, l, plain);
 	if (!jb || (l && l->la != jb->la && cache_reunite(v, l, jb)))

@@ -110,6 +110,21 @@ struct jit_pair {
 	uint32_t number; /* 0: free */
 };
 
+/* An upper half of the address space with kernel code of its own: kspace.c. */
+#define JIT_KSPACES 4
+#define JIT_KSLOTS  8
+#define JIT_KPAGES  2048 /* half of them are used at most */
+struct jit_kspace {
+	bool used;
+	uint64_t entry[JIT_KSLOTS]; /* of its root table, those of kslot */
+	uint32_t serial[2];         /* of the kernel's contexts, without and with AC */
+	unsigned npages;
+	struct jit_kpage {
+		gva_t la;            /* see kspace_page; 0: free */
+		const uint8_t *host; /* where it led; NULL: nowhere */
+	} page[JIT_KPAGES];
+};
+
 /*
  * Bloom filter of the linear pages that code was reached at. INVLPG of one makes all links stale,
  * so a data page must seldom be taken for one.
@@ -149,9 +164,12 @@ struct jit {
 	struct jit_pair pairs[JIT_PAIRS];
 	uint32_t asid_serial[4096];
 	struct jit_vpages vpages[2]; /* of user and kernel code */
-	bool kernel_low;          /* kernel code in the lower half has run in this address space */
-	struct jit_check *check;  /* lockstep with the interpreter, or NULL */
-	struct jit_link *pending; /* the jump that was taken to leave */
+	bool kernel_low; /* kernel code in the lower half has run in this address space */
+	uint16_t kslot[JIT_KSLOTS]; /* entries of root tables that lead to kernel code not global */
+	unsigned nkslots, kspace_now;
+	struct jit_kspace kspace[JIT_KSPACES];
+	struct jit_check *check;               /* lockstep with the interpreter, or NULL */
+	struct jit_link *pending;              /* the jump that was taken to leave */
 	uint64_t wgpa[JIT_CTXS][JIT_TLB_SIZE]; /* page of a write entry */
 	/*
 	 * TLB indexes filled since the last flush, by context; of the kernel's only those of pages
@@ -300,6 +318,14 @@ struct jit_block *jit_translate(struct vcpu *v, struct block *b, gva_t la, unsig
  */
 unsigned jit_flags_ahead(struct vcpu *v, struct kvm_page *page, const uint8_t *code, size_t avail);
 
+/* ---- kspace.c ------------------------------------------------------------------------------- */
+/* The kernel's contexts have new numbers. */
+void jit_kspace_reset(struct vcpu *v);
+/* Kernel code at la, in the upper half, is about to be known in this address space. */
+void jit_kspace_code(struct vcpu *v, gva_t la);
+/* CR3 has changed. flushed: no translation that is not global may be what it was before. */
+void jit_kspace_switch(struct vcpu *v, bool flushed);
+
 /* ---- trace.c: see trace.h ------------------------------------------------------------------- */
 struct jit_rec *jit_trace_rec_new(void);
 bool jit_recording(const struct jit *j);
@@ -320,6 +346,9 @@ bool jit_trace_record(struct vcpu *v, const struct block *b, unsigned ctx);
 #define JIT_DEAD_BYTES 9
 /* Number of the links of a context's code under a slide. */
 uint32_t jit_link_number(struct vcpu *v, unsigned ctx, uint64_t slide);
+/* A number never given before. Now and then all contexts get new ones. */
+uint32_t jit_serial(struct vcpu *v);
+void jit_set_context(struct vcpu *v, unsigned ctx, uint32_t serial);
 /* la's page means what it does now: until a flush of it says otherwise. */
 void jit_code_at(struct jit *j, unsigned ctx, gva_t la);
 /*
