@@ -47,7 +47,7 @@ static bool sink_take(void *opaque, const struct netpkt *pkt)
 /* Accepts, sizes of pieces, header, frame. */
 static void fuzz_finish(const uint8_t *p, size_t n)
 {
-	struct iovec iov[64];
+	struct iovec iov[NET_IOV_MAX];
 	struct netpkt pkt = { .iov = iov };
 	unsigned done = 0, accepts, step;
 	struct sink k = { 0 };
@@ -57,16 +57,20 @@ static void fuzz_finish(const uint8_t *p, size_t n)
 	if (n < 3 + sizeof(pkt.hdr))
 		return;
 	accepts = p[0];
-	step = p[1];
+	step = p[1] & 1 ? p[1] : 0; /* often as many pieces as there may be */
 	k.limit = p[2];
 	memcpy(&pkt.hdr, p + 3, sizeof(pkt.hdr));
 	p += 3 + sizeof(pkt.hdr);
 	n -= 3 + sizeof(pkt.hdr);
 	frame = malloc(n + !n);
 	memcpy(frame, p, n);
-	for (size_t at = 0; at < n && pkt.n < 63;) {
+	for (size_t at = 0; at < n;) {
 		size_t len = MIN(n - at, 1u + step * (pkt.n % 3));
 
+		if (!step && !at)
+			len = MIN(n, (size_t)100); /* what is behind the headers is a piece, too */
+		if (pkt.n == NET_IOV_MAX - 1)
+			len = n - at;
 		iov[pkt.n++] = (struct iovec){ frame + at, len };
 		at += len;
 		pkt.len = at;
@@ -185,7 +189,7 @@ static void fuzz_patched(const uint8_t *p, size_t n)
 	}
 	memcpy(buf + 3, &h, sizeof(h));
 	buf[0] = p[1];
-	buf[1] = p[0] >> 6 ? 200 : 7;
+	buf[1] = p[0] >> 6 == 1 ? 0 : p[0] >> 6 ? 201 : 7;
 	buf[2] = (uint8_t)(n % 5 ? 255 : 3);
 	for (p += 2, n -= 2; n >= 2; p += 2, n -= 2)
 		buf[3 + p[0] % 128] = p[1];
