@@ -178,18 +178,9 @@ static void dgram_free(struct netdev *nd)
 static int dgram_set_loop(struct netdev *nd, struct loop *l, struct err *e)
 {
 	struct dgram *d = dgram_of(nd);
-	struct loop_fd *all[] = { &d->f, &d->full };
-	int r = 0;
+	int r = netdev_move_fd(nd, &d->f, l, e);
 
-	for (unsigned i = 0; i < ARRAY_SIZE(all) && r == 0; i++) {
-		unsigned events = all[i]->events;
-
-		if (all[i]->fd < 0)
-			continue;
-		loop_fd_del(nd->loop, all[i]);
-		r = loop_fd_add(l, all[i], events, e);
-	}
-	return r;
+	return r ? r : netdev_move_fd(nd, &d->full, l, e);
 }
 
 static void dgram_info(struct netdev *nd, FILE *out)

@@ -220,6 +220,16 @@ int netdev_set_loop(struct netdev *nd, struct loop *l, struct err *e)
 	return r;
 }
 
+int netdev_move_fd(struct netdev *nd, struct loop_fd *f, struct loop *l, struct err *e)
+{
+	unsigned events = f->events;
+
+	if (f->fd < 0)
+		return 0;
+	loop_fd_del(nd->loop, f);
+	return loop_fd_add(l, f, events, e);
+}
+
 void netdev_add_filter(struct netdev *nd, struct netfilter *f)
 {
 	struct netfilter **p = &nd->filters;

@@ -383,19 +383,12 @@ static void stream_free(struct netdev *nd)
 static int stream_set_loop(struct netdev *nd, struct loop *l, struct err *e)
 {
 	struct stream *s = stream_of(nd);
-	struct loop_fd *all[] = { &s->f, &s->listen };
 	bool armed = timer_armed(&s->again);
 	uint64_t at = s->again.deadline;
-	int r = 0;
+	int r = netdev_move_fd(nd, &s->f, l, e);
 
-	for (unsigned i = 0; i < ARRAY_SIZE(all) && r == 0; i++) {
-		unsigned events = all[i]->events;
-
-		if (all[i]->fd < 0)
-			continue;
-		loop_fd_del(nd->loop, all[i]);
-		r = loop_fd_add(l, all[i], events, e);
-	}
+	if (r == 0)
+		r = netdev_move_fd(nd, &s->listen, l, e);
 	timer_cancel(&s->again);
 	timer_init(&s->again, l, stream_try_again, s);
 	if (armed)
