@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/rtnetlink.h>
 #include <linux/virtio_net.h>
 #include <net/if.h>
 #include <net/if_arp.h>
@@ -284,12 +285,37 @@ static void kernel_queues(void **state)
 	real_free(t);
 }
 
+/* The interface is deleted while the kernel has the queue: the guest's cable is unplugged. */
+static void kernel_deleted(void **state)
+{
+	struct {
+		struct nlmsghdr h;
+		struct ifinfomsg i;
+	} m = { { sizeof(m), RTM_DELLINK, NLM_F_REQUEST, 0, 0 }, { 0 } };
+	int nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	struct real *t = real_new(1, NULL);
+
+	real_start(t, 3);
+	m.i.ifi_index = (int)if_nametoindex(ifname);
+	assert_int_equal(send(nl, &m, sizeof(m), 0), sizeof(m));
+	for (unsigned i = 0; i < 1000 && t->nd->vhost[0]->running; i++) {
+		loop_advance(t->vb->bed->loop, NS_PER_SEC);
+		usleep(1000);
+	}
+	assert_false(t->nd->vhost[0]->running);
+	assert_int_equal(virtio_in_flight(t->vb->vd), 0);
+	assert_false(vbed_cfg(t->vb, 6, 2) & VIRTIO_NET_S_LINK_UP);
+	close(nl);
+	real_free(t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(kernel_frames),
 		cmocka_unit_test(kernel_resets),
 		cmocka_unit_test(kernel_queues),
+		cmocka_unit_test(kernel_deleted),
 	};
 	int vhost = open("/dev/vhost-net", O_RDWR), tun = open("/dev/net/tun", O_RDWR);
 

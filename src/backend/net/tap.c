@@ -17,6 +17,7 @@
 #include <limits.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <poll.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,8 @@ enum {
 		12, /* bytes before a frame: struct net_hdr, and for vhost a number behind it */
 };
 
+#define TAP_LOOK_NS (2 * NS_PER_SEC)
+
 struct tap_queue {
 	struct tap *t;
 	unsigned n;
@@ -58,8 +61,9 @@ struct tap {
 	char name[IFNAMSIZ];
 	char *downscript;
 	bool vnet_hdr, multi;
-	unsigned hdr_len; /* 0: no header */
-	unsigned offload; /* NET_*: what the kernel may leave to us */
+	unsigned hdr_len;  /* 0: no header */
+	struct timer gone; /* while a queue is lent */
+	unsigned offload;  /* NET_*: what the kernel may leave to us */
 	struct tap_queue *q;
 };
 
@@ -72,9 +76,7 @@ static void tap_watch(struct tap_queue *q)
 {
 	unsigned want = (q->pending || q->detached ? 0 : LOOP_IN) | (q->out ? LOOP_OUT : 0);
 
-	if (q->lent)
-		want = LOOP_HUP; /* of a deleted interface */
-	if (q->gone)
+	if (q->lent || q->gone)
 		want = 0;
 	if (q->f.events != want)
 		loop_fd_set(q->t->nd.loop, &q->f, want);
@@ -124,8 +126,6 @@ static void tap_ready(void *opaque, unsigned ready)
 {
 	struct tap_queue *q = opaque;
 
-	if (ready & LOOP_HUP && q->lent && !q->gone)
-		tap_gone(q);
 	if (ready & LOOP_OUT && q->out) {
 		q->out = false;
 		net_room(&q->t->nd.port[q->n]);
@@ -238,6 +238,8 @@ static void tap_free(struct netdev *nd)
 
 	if (t->downscript && tap_script(t->downscript, t->name, &e))
 		log_warn("netdev tap: %s", e.msg);
+	if (t->gone.loop)
+		timer_cancel(&t->gone);
 	for (unsigned i = 0; t->q && i < nd->queues; i++) {
 		vhost_free(nd->vhost[i]);
 		loop_fd_del(nd->loop, &t->q[i].f);
@@ -266,6 +268,32 @@ static int tap_set_loop(struct netdev *nd, struct loop *l, struct err *e)
 	return 0;
 }
 
+static void tap_look_later(struct tap *t)
+{
+	if (!timer_armed(&t->gone))
+		timer_arm(&t->gone, clock_now(loop_clock(t->nd.loop)) + TAP_LOOK_NS);
+}
+
+/*
+ * A tap that is deleted while vhost has it wakes only those who wait for frames, which we must not:
+ * there may be some all the time. So we look now and then.
+ */
+static void tap_look(void *opaque)
+{
+	struct tap *t = opaque;
+	bool lent = false;
+
+	for (unsigned i = 0; i < t->nd.queues; i++) {
+		struct pollfd p = { .fd = t->q[i].f.fd };
+
+		if (t->q[i].lent && poll(&p, 1, 0) == 1 && p.revents & POLLERR)
+			tap_gone(&t->q[i]); /* and takes all queues back */
+		lent |= t->q[i].lent;
+	}
+	if (lent)
+		tap_look_later(t);
+}
+
 static int tap_lend(struct netdev *nd, unsigned queue, unsigned hdr_len, struct err *e)
 {
 	struct tap *t = tap_of(nd);
@@ -284,6 +312,9 @@ static int tap_lend(struct netdev *nd, unsigned queue, unsigned hdr_len, struct 
 	q->pending = 0;
 	q->lent = true;
 	tap_watch(q);
+	if (t->gone.loop != nd->loop)
+		timer_init(&t->gone, nd->loop, tap_look, t);
+	tap_look_later(t);
 	return q->f.fd;
 }
 
