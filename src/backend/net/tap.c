@@ -413,44 +413,6 @@ static int tap_given_queue(struct tap *t, const struct netdev_opts *o, struct ta
 				: 0;
 }
 
-static int tap_vhost_all(struct tap *t, const struct netdev_opts *o, struct err *e)
-{
-	if (!t->vnet_hdr)
-		return err_set(e, EINVAL, "vhost needs vnet_hdr=on");
-	for (unsigned i = 0; i < o->queues; i++) {
-		int fd = o->nvhostfds ? fcntl(o->vhostfds[i], F_DUPFD_CLOEXEC, 3) : vhost_open(e);
-
-		if (fd < 0 && o->nvhostfds)
-			return err_set(e, errno, "vhostfd=%d: %s", o->vhostfds[i], strerror(errno));
-		if (fd >= 0)
-			t->nd.vhost[i] = vhost_new(fd, NULL, e);
-		if (!t->nd.vhost[i])
-			return -e->code;
-		t->nd.vhost[i]->busy_us = o->poll_us;
-	}
-	return 0;
-}
-
-/*
- * Without vhostforce a host that has no vhost-net is a warning, and frames go through us: as QEMU
- * does it, so that one command line fits all hosts. A wrong descriptor is an error.
- */
-static int tap_vhost(struct tap *t, const struct netdev_opts *o, struct err *e)
-{
-	struct err why = { 0 };
-
-	if (!o->vhost || tap_vhost_all(t, o, &why) == 0)
-		return 0;
-	for (unsigned i = 0; i < o->queues; i++) {
-		vhost_free(t->nd.vhost[i]);
-		t->nd.vhost[i] = NULL;
-	}
-	if (o->vhostforce || o->nvhostfds)
-		return err_set(e, why.code, "%s", why.msg);
-	log_warn("netdev %s: %s; going on without vhost", t->nd.id, why.msg);
-	return 0;
-}
-
 static int tap_start(struct tap *t, const struct netdev_opts *o, struct err *e)
 {
 	int hdr = sizeof(struct net_hdr), r = 0;
@@ -477,7 +439,7 @@ static int tap_start(struct tap *t, const struct netdev_opts *o, struct err *e)
 	}
 	for (unsigned i = 0; i < o->queues; i++)
 		t->nd.port[i].accepts = accepts;
-	r = tap_vhost(t, o, e);
+	r = netdev_vhost_new(&t->nd, o, t->vnet_hdr, e);
 	if (r < 0)
 		return r;
 	if (o->script && strcmp(o->script, "no"))

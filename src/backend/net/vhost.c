@@ -14,6 +14,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "backend/net/netdev.h"
+#include "backend/net/opts.h"
 #include "base/bits.h"
 #include "base/log.h"
 
@@ -117,6 +119,41 @@ void vhost_free(struct vhost *v)
 	if (v->error >= 0)
 		close(v->error);
 	free(v);
+}
+
+static int vhost_for_queues(struct netdev *nd, const struct netdev_opts *o, bool vnet_hdr,
+			    struct err *e)
+{
+	if (!vnet_hdr)
+		return err_set(e, EINVAL, "vhost needs vnet_hdr=on");
+	for (unsigned i = 0; i < o->queues; i++) {
+		int fd = o->nvhostfds ? fcntl(o->vhostfds[i], F_DUPFD_CLOEXEC, 3) : vhost_open(e);
+
+		if (fd < 0 && o->nvhostfds)
+			return err_set(e, errno, "vhostfd=%d: %s", o->vhostfds[i], strerror(errno));
+		if (fd >= 0)
+			nd->vhost[i] = vhost_new(fd, NULL, e);
+		if (!nd->vhost[i])
+			return -EIO;
+		nd->vhost[i]->busy_us = o->poll_us;
+	}
+	return 0;
+}
+
+int netdev_vhost_new(struct netdev *nd, const struct netdev_opts *o, bool vnet_hdr, struct err *e)
+{
+	struct err why = { 0 };
+
+	if (!o->vhost || vhost_for_queues(nd, o, vnet_hdr, &why) == 0)
+		return 0;
+	for (unsigned i = 0; i < o->queues; i++) {
+		vhost_free(nd->vhost[i]);
+		nd->vhost[i] = NULL;
+	}
+	if (o->vhostforce || o->nvhostfds)
+		return err_set(e, why.code, "%s", why.msg);
+	log_warn("netdev %s: %s; going on without vhost", nd->id, why.msg);
+	return 0;
 }
 
 int vhost_set_memory(struct vhost *v, const struct vhost_memory *mem, struct err *e)

@@ -21,6 +21,9 @@
 
 enum { VHOST_RX, VHOST_TX, VHOST_RINGS };
 
+struct netdev;
+struct netdev_opts;
+
 /* How the kernel is called, so that tests can be the kernel. */
 struct vhost_sys {
 	int (*ioctl)(void *opaque, int fd, unsigned long request, void *arg); /* 0 or -errno */
@@ -45,6 +48,13 @@ int vhost_open(struct err *e) must_check;
  * when the kernel refuses, or lacks what is needed.
  */
 struct vhost *vhost_new(int fd, const struct vhost_sys *sys, struct err *e);
+/*
+ * For netdevs: what the options ask for, in nd->vhost. Without vhostforce a host that has no
+ * vhost-net is a warning, and frames go through us: as QEMU does it, so that one command line fits
+ * all hosts. A descriptor that is wrong is an error. vnet_hdr: frames have a header.
+ */
+int netdev_vhost_new(struct netdev *nd, const struct netdev_opts *o, bool vnet_hdr,
+		     struct err *e) must_check;
 /* Stops it. NULL is allowed. */
 void vhost_free(struct vhost *v);
 
