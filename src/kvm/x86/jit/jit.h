@@ -13,8 +13,10 @@
  *   is any instruction without an emitter. Hence the translator is complete, and exact where the
  *   interpreter is.
  *   Flags that the code which follows is known to overwrite before reading are not kept; an
- *   exception frame may show them different from a processor's. Flags that the manuals leave undefined
- *   and processors leave as they were (MUL, BT) count as overwritten. All others are exact.
+ *   exception frame may show them different from a processor's, and so may an instruction that the
+ *   store just before it has put in the place of one that overwrites them. Flags that the manuals
+ *   leave undefined and processors leave as they were (MUL, BT) count as overwritten. All others
+ *   are exact.
  *   What is hot becomes traces, with lookups shared: trace.h.
  *   Direct jumps are patched to go from block to block. Inside a page nothing can be wrong with
  *   that; across pages the jump first compares v->jit.link with what it was when it was made, which

@@ -5,7 +5,6 @@
  * block are followed by the index of a descriptor (see glue.c), which is shown as the guest
  * instruction that it is for.
  *
- * Modelled:     long mode, which is what is translated.
  * References:   QEMU's -d in_asm, out_asm, -dfilter for what there is to ask for.
  * Threads:      the vCPU's own.
  */
@@ -48,6 +47,12 @@ static void log_line(FILE *f, uint64_t at, const uint8_t *bytes, size_t n, const
 	}
 }
 
+/* What guest code of a block was decoded as. */
+static enum decode_mode log_mode(const struct jit_block *jb)
+{
+	return jb->ctx < JIT_CTXS ? DECODE_64 : DECODE_32;
+}
+
 static void log_guest(FILE *f, const struct jit_block *jb)
 {
 	char text[128];
@@ -57,7 +62,7 @@ static void log_guest(FILE *f, const struct jit_block *jb)
 	for (unsigned n = 0; n < jb->n; n++) {
 		gva_t la = jit_block_rip(jb, n);
 
-		insn_format(&jb->insns[n], DECODE_64, la + jb->made, text, sizeof(text));
+		insn_format(&jb->insns[n], log_mode(jb), la + jb->made, text, sizeof(text));
 		/* one that crosses a page: what is in the first */
 		log_line(f, la + jb->made, jit_block_bytes(jb, la),
 			 MIN(jb->insns[n].len, PAGE_SIZE - (la & ~PAGE_MASK)), text);
@@ -78,8 +83,8 @@ static const struct jit_glue_name *log_glue(const struct jit_glue_name *g, unsig
 }
 
 /* The index behind a call of the glue, as the instruction it stands for. */
-static size_t log_desc(FILE *f, const struct jit *j, const uint8_t *p, uint64_t at, size_t left,
-		       bool place)
+static size_t log_desc(FILE *f, const struct jit *j, const struct jit_block *jb, const uint8_t *p,
+		       uint64_t at, size_t left, bool place)
 {
 	char text[160] = ".long ";
 	uint32_t desc;
@@ -92,7 +97,7 @@ static size_t log_desc(FILE *f, const struct jit *j, const uint8_t *p, uint64_t 
 	} else if (desc < j->ndescs) {
 		char guest[128];
 
-		insn_format(j->descs[desc].insn, DECODE_64, j->descs[desc].rip, guest,
+		insn_format(j->descs[desc].insn, log_mode(jb), j->descs[desc].rip + jb->made, guest,
 			    sizeof(guest));
 		snprintf(text, sizeof(text), ".long %u  ; for %s", desc, guest);
 	}
@@ -131,7 +136,7 @@ static void log_host(FILE *f, const struct jit *j, const struct jit_block *jb)
 		p += len;
 		at += len;
 		if (glue && i.id == I_CALL_Jz) {
-			len = log_desc(f, j, p, at, (size_t)(end - p), glue->place);
+			len = log_desc(f, j, jb, p, at, (size_t)(end - p), glue->place);
 			p += len;
 			at += len;
 		}
