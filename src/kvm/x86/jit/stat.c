@@ -126,7 +126,7 @@ static bool profile_grow(struct jit_profile *p)
 
 static void profile_add_block(struct jit_profile *p, const struct jit_block *jb)
 {
-	const struct jit_count c = { .la = jb->la,
+	const struct jit_count c = { .la = jb->la + jb->made,
 				     .host = jb->host,
 				     .count = jb->runs,
 				     .size = jb->size,
@@ -189,12 +189,18 @@ unsigned jit_glue_names(const struct jit *j, struct jit_glue_name out[JIT_GLUE_N
 		{ j->g_other[TLB_USER], 0, "indirect-user", true },
 		{ j->g_other[TLB_KERNEL], 0, "indirect-kernel", true },
 		{ j->g_other[TLB_KERNEL_AC], 0, "indirect-kernel-ac", true },
+		{ j->g_other[JIT_CTXS + TLB_USER], 0, "indirect-user-32", true },
+		{ j->g_other[JIT_CTXS + TLB_KERNEL], 0, "indirect-kernel-32", true },
+		{ j->g_other[JIT_CTXS + TLB_KERNEL_AC], 0, "indirect-kernel-ac-32", true },
 		{ j->g_unlinked, 0, "leave-unlinked", true },
 		{ j->g_hot[JIT_HOT_NOT], 0, "leave", true },
 		{ j->g_hot[JIT_HOT_BLOCK], 0, "leave-hot", true },
 		{ j->g_hot[JIT_HOT_STALE], 0, "leave-stale", true },
 		{ j->g_exec, 0, "interpret", false },
 		{ j->g_exec_end, 0, "interpret-and-leave", false },
+		{ j->g_lean[JIT_SYSCALL], 0, "syscall", false },
+		{ j->g_lean[JIT_SYSRET], 0, "sysret", false },
+		{ j->g_lean[JIT_IRET], 0, "iret", false },
 		{ j->g_vec, 0, "load-vectors", false },
 		{ j->g_exec_x87, 0, "interpret-x87", false },
 		{ j->g_x87, 0, "load-x87", false },

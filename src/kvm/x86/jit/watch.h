@@ -84,7 +84,7 @@ struct jit_glue_name {
 	const char *name;
 	bool place; /* called with the place of a description, not with the index of one */
 };
-enum { JIT_GLUE_NAMES = 16 };
+enum { JIT_GLUE_NAMES = 24 };
 /* By address; how many there are. */
 unsigned jit_glue_names(const struct jit *j, struct jit_glue_name out[JIT_GLUE_NAMES]);
 
