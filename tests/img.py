@@ -362,6 +362,21 @@ data = data[:at + 8] + bytes(table) + data[at + 8 + 48:]
 write('future.qcow2', data)
 clear('an unknown feature, by its name in the image', 'map', 'future.qcow2', mention="'future!'")
 
+# what check must find, and repair or go on finding
+kv('create', '-f', 'qcow2', '-o', 'extended_l2=on', 'sub.qcow2', '4M')
+qemu_io('sub.qcow2', 'write -P 1 0 128k')
+sub = open('sub.qcow2', 'rb').read()
+sub_l2 = struct.unpack('>Q', sub[(at := struct.unpack('>Q', sub[40:48])[0]):at + 8])[0] & 0xfffffffffffe00
+for name, data, at, bit, mended in (
+        ('a reserved bit in the refcount table', good, rt + 15, 1, True),
+        ('a subcluster allocated in an entry without a cluster', sub, sub_l2 + 20 * 16 + 15, 1, False)):
+    bad = bytearray(data)
+    bad[at] |= bit
+    write('bad.qcow2', bad)
+    a, b = kv('check', 'bad.qcow2'), qemu('check', 'bad.qcow2')
+    c = kv('check', '-r', 'all', 'bad.qcow2'), qemu('check', 'bad.qcow2')
+    t.ok(a[0] == b[0] == 2 and c[0][0] == c[1][0] == (0 if mended else 2), f'check finds {name}', f'{a}\n{b}\n{c}')
+
 # tables that are made to be walked for ever
 def evil(name, chunks, length, l1=2, rt_clusters=1, rt=0x10000, snapshots=0, autoclear=0, ext=b''):
     with open(name, 'wb') as f:

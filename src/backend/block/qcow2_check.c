@@ -198,7 +198,7 @@ static int check_l2_tables_co(struct chk *c, const uint8_t *active)
 			return r;
 		c->next = 0;
 		for (uint32_t i = 0; i < s->cluster_size; i += s->l2_entry_size) {
-			if (q2_get64(c->buf + i))
+			if (q2_get64(c->buf + i) || q2_bitmap(s, c->buf + i))
 				check_l2_entry(c, c->buf + i, c->l2[t],
 					       active[t / 8] >> (t % 8) & 1);
 		}
@@ -350,6 +350,12 @@ static void check_ref_clusters(struct chk *c)
 
 	mark(c, s->rt_offset, (uint64_t)s->rt_clusters << s->cluster_bits, 1);
 	if (c->r->corruptions != was) { /* it reaches behind the end */
+		c->ref_corruptions++;
+		c->rebuild = true;
+	}
+	if (s->rt_reserved) {
+		say(c, "ERROR the refcount table has entries with reserved bits set");
+		c->r->corruptions++;
 		c->ref_corruptions++;
 		c->rebuild = true;
 	}

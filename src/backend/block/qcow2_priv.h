@@ -250,6 +250,7 @@ struct qcow2 {
 	uint32_t rt_clusters;
 	uint64_t rt_entries;
 	uint64_t *rt;
+	bool rt_reserved;              /* reserved bits were found in it: for check */
 	struct task_mutex alloc_lock;  /* refcounts and allocation */
 	uint64_t free_hint;            /* no free cluster has a lower index */
 	uint64_t comp_off;             /* where the next compressed cluster may go, 0: nowhere */

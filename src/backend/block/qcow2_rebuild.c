@@ -122,6 +122,7 @@ int q2_refcounts_rebuild_co(struct qcow2 *s, const uint32_t *refs, uint64_t n, s
 		s->rt_entries = entries;
 		s->rt_offset = at;
 		s->rt_clusters = (uint32_t)x.n_table;
+		s->rt_reserved = false;
 		s->free_hint = 0;
 		s->comp_off = 0;
 		rt = NULL;

@@ -64,8 +64,12 @@ int q2_reftable_load_co(struct qcow2 *s, struct err *e)
 	r = n ? q2_file_pread_co(s->b->file, s->rt_offset, s->rt, n * 8) : 0;
 	if (r < 0)
 		return err_set(e, -r, "%s: the refcount table cannot be read: %s", f, strerror(-r));
-	for (uint64_t i = 0; i < n; i++)
-		s->rt[i] = be64toh(s->rt[i]) & ENTRY_RT_OFFSET;
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t v = be64toh(s->rt[i]);
+
+		s->rt_reserved |= (v & ~ENTRY_RT_OFFSET) != 0;
+		s->rt[i] = v & ENTRY_RT_OFFSET;
+	}
 	return 0;
 }
 
