@@ -343,6 +343,7 @@ LISTENER.listen()
 PORT = LISTENER.getsockname()[1]
 open(path('file'), 'w').close()
 os.mkfifo(path('fifo'))
+socket.socket(socket.AF_UNIX).bind(path('socket'))
 
 WRONG = [
     (['-serial', f'tcp:127.0.0.1:{PORT},server=on'], f'127.0.0.1:{PORT}: Address already in use'),
@@ -375,6 +376,7 @@ WRONG = [
     (['-chardev', 'null,id=a', '-device', 'virtconsole,chardev=a', '-device',
       'virtconsole,chardev=a'], 'in use already'),
     (['-serial', f'file:{path("fifo")}'], 'fifo: nobody reads this FIFO yet'),
+    (['-serial', f'file:{path("socket")}'], 'socket is a socket'),
     (['-chardev', f'null,id=a,logfile={path("fifo")}'], 'fifo: nobody reads this FIFO yet'),
     (['-parallel', 'stdio'], 'only -parallel none'),
     (['-monitor', 'stdio'], 'only -monitor none'),

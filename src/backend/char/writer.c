@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -159,14 +160,18 @@ int writer_open(const char *path, bool append, struct err *e)
 		      O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK |
 			      (append ? O_APPEND : O_TRUNC),
 		      0666);
+	int code = errno;
+	struct stat st;
 
-	if (fd < 0 && errno == ENXIO)
+	if (fd < 0 && code == ENXIO && !stat(path, &st) && S_ISFIFO(st.st_mode))
 		return err_set(e, ENXIO,
 			       "%s: nobody reads this FIFO yet; the chardev pipe waits for a "
 			       "reader while the machine runs",
 			       path);
+	if (fd < 0 && code == ENXIO && !stat(path, &st) && S_ISSOCK(st.st_mode))
+		return err_set(e, ENXIO, "%s is a socket: the chardev socket connects to it", path);
 	if (fd < 0)
-		return err_set(e, errno, "%s: %s", path, strerror(errno));
+		return err_set(e, code, "%s: %s", path, strerror(code));
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 	return fd;
 }
