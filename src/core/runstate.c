@@ -34,11 +34,16 @@ void runstate_destroy(struct runstate *rs)
 	pthread_mutex_destroy(&rs->mutex);
 }
 
+void request_merge(struct request *into, const struct request *r)
+{
+	if (r->kind > into->kind)
+		*into = *r;
+}
+
 void machine_request(struct runstate *rs, struct request r)
 {
 	pthread_mutex_lock(&rs->mutex);
-	if (r.kind > rs->want.kind)
-		rs->want = r;
+	request_merge(&rs->want, &r);
 	rs->pending = true;
 	pthread_mutex_unlock(&rs->mutex);
 	bh_schedule(&rs->bh);

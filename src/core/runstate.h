@@ -57,5 +57,8 @@ void runstate_destroy(struct runstate *rs);
 
 void machine_request(struct runstate *rs, struct request r);
 
+/* The merge: *into becomes the stronger of the two. For handlers that leave a note, too. */
+void request_merge(struct request *into, const struct request *r);
+
 /* A request waits for the main loop: vCPUs stay out of the guest. */
 bool runstate_pending(const struct runstate *rs);

@@ -170,12 +170,15 @@ void machine_print_jit(struct machine *m)
 	}
 }
 
-/* In the loop, with the device lock: only leave a note, machine_run acts. */
+/*
+ * In the loop, with the device lock: only leave a note, machine_run acts. While that waits for
+ * vCPUs to park there may be several: a guest's reset must not take the place of SIGTERM.
+ */
 static void machine_request_handler(void *opaque, const struct request *r)
 {
 	struct machine *m = opaque;
 
-	m->note = *r;
+	request_merge(&m->note, r);
 	m->ending |= r->kind == REQ_EXIT;
 	loop_quit(m->loop, 0);
 }

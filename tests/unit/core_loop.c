@@ -357,6 +357,7 @@ static void on_request(void *opaque, const struct request *r)
 
 static void loop_requests(void **state)
 {
+	struct request note = { 0 };
 	struct runstate rs;
 	struct clock c;
 	struct loop *l;
@@ -365,6 +366,10 @@ static void loop_requests(void **state)
 	clock_init_virtual(&c, 0, 0);
 	l = loop_new(&c, NULL);
 	runstate_init(&rs, l, on_request, &n);
+	request_merge(&note, &REQ_EXIT_STATUS(3, "signal"));
+	request_merge(&note, &REQ_OF(REQ_RESET, "guest"));
+	assert_int_equal(note.kind, REQ_EXIT);
+	assert_int_equal(note.status, 3);
 	assert_false(runstate_pending(&rs));
 	machine_request(&rs, REQ_OF(REQ_RESET, "a"));
 	machine_request(&rs, REQ_OF(REQ_SHUTDOWN, "b"));
