@@ -115,10 +115,10 @@ class Bed:
                 self.kernel, self.modules = kernel, modules
                 break
 
-    def l1(self, name, program, files, script, limit):
-        """Run the script in an L1 with a program; what it writes."""
+    def l1(self, name, program, called, files, script, limit):
+        """Run the script in an L1 with a program in it; what it writes."""
         w = f'{self.work}/{name}'
-        files = [f'{program}:usr/bin/{os.path.basename(program).replace("device_", "")}', *files]
+        files = [f'{program}:usr/bin/{called}', *files]
         files += [f'{x}:{x}' for x in libraries(program)]
         initramfs('base', w + '.base', *files)
         initramfs('modules', w + '.mod', self.modules, 'vhost_net', 'tun', *(['kvm_amd'] if self.qemu else []))
@@ -150,7 +150,8 @@ class Bed:
         initramfs('exec', w + '.l2exec', L2 % {'bytes': MIB << 20, 'more': more})
         join(w + '.l2', w + '.l2base', w + '.l2mod', w + '.l2exec')
         script = L1 % {'bytes': MIB << 20, 'limit': limit, 'accel': accel, 'options': options}
-        return self.l1(name, self.a.binary, [f'{self.kernel}:l2/vmlinuz', f'{w}.l2:l2/initrd'], script, limit + 200)
+        files = [f'{self.kernel}:l2/vmlinuz', f'{w}.l2:l2/initrd']
+        return self.l1(name, self.a.binary, 'kvasir', files, script, limit + 200)
 
 
 def verdict(out, rebinds=0):
@@ -237,7 +238,8 @@ def main():
                 guests(t, a, bed, accel)
         else:
             absent(t, a)
-            out = bed.l1('kernel', a.build + '/tests/device_vhost_kernel', [], KERNEL_TEST, 120)
+            out = bed.l1('kernel', a.build + '/tests/device_vhost_kernel', 'vhost_kernel', [],
+                         KERNEL_TEST, 120)
             for m in re.finditer(r'\[ +(OK|FAILED) +\] (kernel_\w+)', out):
                 t.ok(m[1] == 'OK', f"vhost-net of Debian's kernel: {m[2]}", out)
             t.ok('@@status 0\n' in out.replace('\r', ''), "vhost-net of Debian's kernel", out)
