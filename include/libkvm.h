@@ -61,7 +61,7 @@ struct libkvm_options {
 	unsigned jit_heat;  /* runs of a block before it is translated; 0: the default */
 	unsigned jit_trace; /* arrivals at a block before a trace is made there; 0: the default, ~0:
 			       never */
-	unsigned jit_cache_mib; /* translated code a vCPU keeps; 0: the default */
+	unsigned jit_cache_mib; /* translated code a vCPU keeps, up to 1024; 0: the default */
 	bool jit_profile;       /* count executions of blocks, for libkvm_jit_info */
 	bool jit_perf_map;      /* names of translated code for Linux's perf: /tmp/perf-PID.map */
 	unsigned jit_log;       /* LIBKVM_LOG_*: blocks as they are translated, to standard error */

@@ -23,12 +23,14 @@ enum { KVM_SUBERROR_CHECK = 0x4b43 };
 enum { KVM_LOG_IN_ASM = 1, KVM_LOG_OUT_ASM = 2 }; /* guest, host code of translated blocks */
 #define KVM_LOG_RANGES 8
 
+#define KVM_JIT_CACHE_MOST 1024 /* MiB */
+
 struct kvm_options {
 	bool no_jit;    /* interpreter only */
 	bool jit_check; /* run each translated block in the interpreter too, stop at a difference */
 	unsigned jit_heat;      /* runs before a block is translated; 0: JIT_HEAT */
 	unsigned jit_trace;     /* arrivals before a trace is made; 0: JIT_TRACE_HEAT, ~0u: never */
-	unsigned jit_cache_mib; /* 0: JIT_CACHE_MIB */
+	unsigned jit_cache_mib; /* 0: JIT_CACHE_MIB; at most KVM_JIT_CACHE_MOST */
 	bool jit_profile;       /* count executions of translated blocks */
 	bool jit_perf_map;      /* name translated code in /tmp/perf-PID.map */
 	unsigned jit_log;       /* KVM_LOG_*, to standard error */

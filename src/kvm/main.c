@@ -36,6 +36,10 @@ int kvm_open(const struct kvm_options *opt, struct kvm_file **out, struct err *e
 	if (opt && opt->jit_check && opt->no_jit)
 		return err_set(e, EINVAL,
 			       "check=on compares the translator, which jit=off leaves out");
+	/* code is addressed by 32 bits; and a vCPU maps four times as much */
+	if (opt && opt->jit_cache_mib > KVM_JIT_CACHE_MOST)
+		return err_set(e, EINVAL, "%u MiB of translated code a vCPU: at most %d",
+			       opt->jit_cache_mib, KVM_JIT_CACHE_MOST);
 	f = file_new(KVM_FILE_SYSTEM, opt);
 	if (!f)
 		return err_set(e, ENOMEM, "no memory for the software KVM");

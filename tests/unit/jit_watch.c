@@ -256,6 +256,16 @@ static void test_log_range(void **state)
 	free(text);
 }
 
+static void test_cache_size(void **state)
+{
+	const struct kvm_options o = { .jit_cache_mib = KVM_JIT_CACHE_MOST + 1 };
+	struct kvm_file *f = NULL;
+	struct err e = { 0 };
+
+	assert_int_equal(kvm_open(&o, &f, &e), -EINVAL);
+	assert_string_equal(e.msg, "1025 MiB of translated code a vCPU: at most 1024");
+}
+
 static void test_perf_map(void **state)
 {
 	const struct kvm_options o = { .jit_heat = 1, .jit_trace = ~0u, .jit_perf_map = true };
@@ -301,10 +311,10 @@ static void test_perf_map(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_counters),  cmocka_unit_test(test_busy),
-		cmocka_unit_test(test_profile),   cmocka_unit_test(test_log),
-		cmocka_unit_test(test_log_range), cmocka_unit_test(test_perf_map),
-		cmocka_unit_test(test_trace),
+		cmocka_unit_test(test_counters),   cmocka_unit_test(test_busy),
+		cmocka_unit_test(test_profile),    cmocka_unit_test(test_log),
+		cmocka_unit_test(test_log_range),  cmocka_unit_test(test_perf_map),
+		cmocka_unit_test(test_cache_size), cmocka_unit_test(test_trace),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
