@@ -116,6 +116,43 @@ TEST(return_to_other_bits)
 	write_cr3(old);
 }
 
+/* rdi turns of a call of the next page, by rcx and directly; then faults at an address in rdx. */
+SNIPPET(high, ".balign 4096\n\t"
+	      ".global high_first, high_second\n"
+	      "high_first: xor %esi, %esi\n"
+	      "1: call *%rcx\n\t"
+	      "call high_second\n\t"
+	      "dec %rdi\n\t"
+	      "jnz 1b\n\t"
+	      "mov (%rdx), %eax\n\t"
+	      "int $0x40\n\t"
+	      ".balign 4096\n"
+	      "high_second: inc %rsi\n\t"
+	      "ret\n\t"
+	      ".balign 4096\n");
+extern u8 high_first[], high_second[];
+
+/* User code where kernels are, and programs usually are not. */
+TEST(user_code_in_the_upper_half)
+{
+	const ulong old = read_cr3(), va = 0xffffc90000000000;
+
+	space(&pool[0], GUEST_FREE);
+	page_map(&pool[0], va, (ulong)high_first, PTE_P | PTE_U);
+	page_map(&pool[0], va + PAGE, (ulong)high_second, PTE_P | PTE_U);
+	write_cr3((ulong)pool[0].root);
+	for (ulong n = 1; n < TURNS; n++) {
+		const ulong r[4] = { n, 0, va + 2 * PAGE, va + PAGE };
+		struct trap t;
+
+		run_at(&t, SEL_UCODE64, SEL_UDATA, va, STACK_VA + PAGE - 64, 2, r);
+		CHECK_TRAP(t, VEC_PF, PF_U);
+		CHECK_EQ(t.cr2, va + 2 * PAGE);
+		CHECK_EQ(t.si, 2 * n);
+	}
+	write_cr3(old);
+}
+
 /* ---- Kernel code of one address space -------------------------------------------------------- */
 
 /* A page that calls the next one, of which there are two. */
@@ -186,6 +223,40 @@ TEST(kernel_code_in_the_lower_half)
 TEST(kernel_code_in_the_upper_half)
 {
 	check_own(0xffffc90000000000);
+}
+
+/* The same with translations that stay over a load of CR3, until it is one that drops them. */
+TEST(kernel_code_under_pcids)
+{
+	const ulong old = read_cr3(), old_cr4 = read_cr4(), va = 0xffffc90000000000;
+	const ulong keep = 1ul << 63;
+
+	if (!HAS_1C(17))
+		SKIP("no PCID");
+	write_cr4(old_cr4 | CR4_PGE | CR4_PCIDE);
+	for (unsigned n = 0; n < 3; n++) {
+		space(&pool[n], GUEST_FREE + n * (1ul << 20));
+		share(&pool[n]);
+		page_map(&pool[n], va, (ulong)own_first, PTE_P);
+		page_map(&pool[n], va + PAGE, own_page(n & 1), PTE_P);
+		write_cr3((ulong)pool[n].root | (n + 1));
+		check_call(va, n & 1);
+	}
+	for (unsigned n = 0; n < 4 * TURNS && !test_failed; n++) {
+		unsigned k = n % 3;
+
+		write_cr3((ulong)pool[k].root | (k + 1) | keep);
+		check_call(va, k & 1);
+	}
+	for (unsigned n = 0; n < TURNS && !test_failed; n++) {
+		*page_entry(&pool[1], va + PAGE, 1) = own_page(n & 1) | PTE_P;
+		write_cr3((ulong)pool[0].root | 1 | keep);
+		check_call(va, 0);
+		write_cr3((ulong)pool[1].root | 2);
+		check_call(va, n & 1);
+	}
+	write_cr3(old);
+	write_cr4(old_cr4);
 }
 
 /* More address spaces than may be remembered, each with code at many places far apart. */
