@@ -239,6 +239,22 @@ for name, args in (('reads of compressed clusters', ['spots.qcow2']), ('copies o
     t.ok(not a[0] and not few[0] and a[1] < few[1] + 80, f'memory is bounded: {name}', f'{few} {a} MiB')
 both('compare after copies', 'compare', '-F', 'raw', 'spots.qcow2', 'spots.raw')
 
+# blocks of 4 KiB, with O_DIRECT, around an end that is none: no byte behind it gets into the image
+write('lp', bytes(8 << 20))
+write('behind', b'\x55' * 65536)
+p = run('losetup', '-b', '4096', '--show', '-f', 'lp')
+if p[0]:
+    t.skip('a device of 4096-byte blocks', 'no loop device')
+else:
+    disk = p[1].strip()
+    kv('create', '-f', 'qcow2', '-o', 'cluster_size=512', '-b', f'{work}/behind', '-F', 'raw', disk, '33280')
+    kv('bench', '-t', 'none', '-w', '-f', 'qcow2', '-s', '512', '-c', '1', '-o', '32768', disk)
+    a = (kv('rebase', '-f', 'qcow2', '-b', '', disk), kv('resize', '-f', 'qcow2', disk, '64K'),
+         kv('convert', '-f', 'qcow2', '-O', 'raw', disk, 'behind.raw'), qemu('check', '-f', 'qcow2', disk))
+    t.ok(not any(x[0] for x in a) and not any(open('behind.raw', 'rb').read()[33280:]),
+         'a device of 4096-byte blocks: nothing from behind the end', a)
+    run('losetup', '-d', disk)
+
 # ---- Bad input: one clear line, status 1, nothing written ----------------------------------------------
 
 

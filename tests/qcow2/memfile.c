@@ -47,6 +47,14 @@ static int mem_step(struct block *b)
 	return 0;
 }
 
+static void mem_aligned(const struct memfile *m, uint64_t v)
+{
+	if (m->align && v % m->align) {
+		fprintf(stderr, "memfile: a request that is not aligned\n");
+		abort();
+	}
+}
+
 static int mem_room(struct memfile *m, uint64_t end)
 {
 	if (end > (m->max ? m->max : 64u << 20))
@@ -99,6 +107,7 @@ static int mem_open_co(struct block *b, struct err *e)
 {
 	((struct mem_node *)b->priv)->m = mem_opening;
 	b->len = mem_opening->len;
+	b->request_align = MAX(mem_opening->align, 1u);
 	return 0;
 }
 
@@ -108,6 +117,7 @@ static int mem_read_co(struct block *b, uint64_t off, const struct iovecs *v)
 	uint64_t n;
 	int r = mem_step(b);
 
+	mem_aligned(m, off | v->len);
 	if (r < 0)
 		return r;
 	n = off < m->len ? MIN(v->len, m->len - off) : 0;
@@ -123,6 +133,7 @@ static int mem_write_co(struct block *b, uint64_t off, const struct iovecs *v, u
 	struct mem_log *l;
 	int r = mem_step(b);
 
+	mem_aligned(m, off | v->len);
 	if (r >= 0)
 		r = mem_room(m, off + v->len);
 	if (r < 0)

@@ -19,6 +19,7 @@ struct memfile {
 	uint8_t *data;
 	uint64_t len, room;
 	uint64_t max;     /* writes behind fail with -ENOSPC; 0: 64 MiB */
+	uint32_t align;   /* of offsets and lengths, as with O_DIRECT; 0: any */
 	bool yield;       /* wait now and then */
 	uint64_t random;  /* state of the generator, not 0 */
 	unsigned fail_in; /* the so-many-th operation from now fails with -EIO, once; 0: none */

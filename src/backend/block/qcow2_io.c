@@ -44,14 +44,22 @@ int q2_read_co(struct block *b, uint64_t off, const struct iovecs *v)
 {
 	struct qcow2 *s = q2_of(b);
 	struct iovec small[IOV_STACK], *iov = small;
-	uint64_t done = 0;
+	uint64_t done = 0, len = v->len;
 	int r = 0;
 
-	while (done < v->len) {
+	/*
+	 * Widened to a block of the host's: what a longer backing file has behind the end would be
+	 * written with it, and show when the disk grows over another backing file.
+	 */
+	if (unlikely(len > b->len - MIN(off, b->len))) {
+		len = b->len - MIN(off, b->len);
+		iovecs_fill(v, len, 0, v->len - len);
+	}
+	while (done < len) {
 		struct q2_map m;
 		struct iovecs part;
 
-		r = q2_map_co(s, off + done, v->len - done, &m);
+		r = q2_map_co(s, off + done, len - done, &m);
 		if (r < 0)
 			break;
 		if (m.len == v->len) {
