@@ -33,12 +33,18 @@
 #include "backend/net/vhost.h"
 #include "base/log.h"
 #include "virtio/net.h"
+#include "virtio/private.h"
 
 enum {
 	VH_REGIONS = 64,     /* vhost's own default limit */
 	VH_BATCH = 512,      /* used buffers before others in the loop have their turn */
 	VH_NUM_BUFFERS = 10, /* where the header has it */
 };
+
+/* Any element fits, and what vhost holds leaves room for the control queue's. */
+enum { VH_HELD_MAX = VHOST_RING_SIZE * VHOST_RINGS * NET_QUEUES_MAX };
+_Static_assert((int)VHOST_RING_SIZE >= (int)VIRTQ_SEGS_MAX, "size of our rings");
+_Static_assert((int)VH_HELD_MAX <= VIRTIO_SEGS_OUT / 2, "size of our rings");
 
 struct vh_pair {
 	struct vnet *n;

@@ -227,12 +227,43 @@ static void vhost_nonsense(void **state)
 	host_free(h);
 }
 
+/* Buffers in many pieces fill our ring before the driver's is empty; the others follow. */
+static void vhost_full(void **state)
+{
+	struct host *h = host_plug(host_new(1));
+	struct vbed *vb = h->vb;
+	struct vbuf v[20];
+	gpa_t b;
+
+	vbed_start(vb, VBED_ALL & ~BIT(VIRTIO_NET_F_MRG_RXBUF), 3);
+	vb->indirect = true;
+	b = vbed_alloc(vb, 60 * 2000);
+	for (unsigned i = 0; i < 60; i++) {
+		for (unsigned k = 0; k < 20; k++)
+			v[k] = VIN(b + 2000 * i + 100 * k, 100);
+		assert_int_equal(vbed_addv(vb, RX, 20, v), i);
+	}
+	vbed_kick(vb, RX);
+	assert_int_equal(virtio_in_flight(vb->vd), VHOST_RING_SIZE / 20);
+	for (unsigned i = 0; i < 60; i++) {
+		uint32_t len;
+
+		net_in(h, 0, 500 + i);
+		assert_int_equal(vbed_wait(vb, RX, &len), i);
+		assert_int_equal(len, 512 + i);
+		assert_frame(vb->ram + b + 2000 * i + 12, 500 + i);
+	}
+	assert_int_equal(virtio_in_flight(vb->vd), 0);
+	host_free(h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(vhost_frames), cmocka_unit_test(vhost_merge),
 		cmocka_unit_test(vhost_shapes), cmocka_unit_test(vhost_pairs),
 		cmocka_unit_test(vhost_errors), cmocka_unit_test(vhost_nonsense),
+		cmocka_unit_test(vhost_full),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,8 +15,11 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-/* Descriptors: a power of two, not less than the longest chain (VIRTQ_SEGS_MAX). */
-enum { VHOST_RING_SIZE = 4096 };
+/*
+ * Descriptors: a power of two, not less than the longest chain (VIRTQ_SEGS_MAX). Receive buffers
+ * stay here for long, so all rings together must leave a device room for others.
+ */
+enum { VHOST_RING_SIZE = 1024 };
 
 struct vhost_ring {
 	struct vring_desc *desc; /* the start of the memory that all three are in */
