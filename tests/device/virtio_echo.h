@@ -239,3 +239,20 @@ static inline struct vbed *echo_bed_in(struct iothread *t, bool packed, struct e
 	*ec = container_of(d, struct echo, vd.dev);
 	return vb;
 }
+
+#define ECHO_MSG "what goes in comes out"
+
+/* One request through queue n, checked. */
+static inline void echo_once(struct vbed *vb, unsigned n)
+{
+	gpa_t out = vbed_alloc(vb, 64), in = vbed_alloc(vb, 64);
+	uint32_t len = 0;
+	int head;
+
+	memcpy(vb->ram + out, ECHO_MSG, sizeof(ECHO_MSG));
+	head = vbed_add(vb, n, 2, VOUT(out, sizeof(ECHO_MSG)), VIN(in, 64));
+	vbed_kick(vb, n);
+	assert_int_equal(vbed_wait(vb, n, &len), head);
+	assert_int_equal(len, sizeof(ECHO_MSG));
+	assert_string_equal((char *)vb->ram + in, ECHO_MSG);
+}
