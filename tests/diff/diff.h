@@ -120,6 +120,8 @@ void diff_engine_run(enum diff_engine e, const struct diff_case *c, struct diff_
 		     struct diff_how *how);
 /* 15 bytes of code at rip as they are now. False: there is no code. */
 bool diff_engine_bytes(enum diff_engine e, uint64_t rip, uint8_t *bytes);
+/* The flags that are undefined at the end of a program, by running it in the interpreter. */
+uint64_t diff_engine_undefined(const struct diff_case *c);
 
 /* ---- compare.c ---- */
 /* Bring what is not compared to one value, the same for both. b comes from an engine. */

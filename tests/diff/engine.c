@@ -38,6 +38,8 @@ static struct engine {
 } engines[DIFF_ENGINES];
 static volatile unsigned engine_ticks; /* since the case began */
 static struct vcpu *volatile engine_running;
+static const struct diff_case *engine_watched; /* by diff_engine_undefined() */
+static uint64_t engine_undefined;
 
 const char *const diff_engine_name[DIFF_ENGINES] = { "interp", "jit", "mix" };
 
@@ -259,6 +261,26 @@ static void engine_single(struct vcpu *v, const struct diff_case *c, struct diff
 		out->vec = v->ev.exc_pending ? v->ev.exc_vec : DIFF_LOST;
 }
 
+/* interp_step() that notes in engine_undefined which flags are undefined after the instruction. */
+static bool engine_watch(struct vcpu *v)
+{
+	enum decode_mode mode = engine_watched->mode32 ? DECODE_32 : DECODE_64;
+	const struct insn_info *row = NULL;
+	uint8_t bytes[15];
+	struct insn i;
+
+	if (diff_engine_bytes(DIFF_INTERP, v->r[REG_RIP], bytes) &&
+	    insn_decode(bytes, sizeof(bytes), mode, false, &i) == DECODE_OK)
+		row = &insn_info[i.id];
+	if (interp_step(v))
+		return true;
+	if (row && !(row->attr & A_X16)) /* a shift by 0 writes none */
+		engine_undefined &= ~(uint64_t)row->writes;
+	if (row)
+		engine_undefined |= row->undef;
+	return false;
+}
+
 /* Until something throws: mostly the INT3 at the end. */
 static void engine_through(struct engine *g, bool (*run)(struct vcpu *), struct diff_result *out,
 			   uint64_t *steps)
@@ -316,7 +338,7 @@ void diff_engine_run(enum diff_engine e, const struct diff_case *c, struct diff_
 	if (e != DIFF_INTERP)
 		engine_through(g, interp_block, out, &how->steps);
 	else if (c->seq)
-		engine_through(g, interp_step, out, &how->steps);
+		engine_through(g, engine_watched ? engine_watch : interp_step, out, &how->steps);
 	else
 		engine_single(v, c, out);
 	out->error = v->ev.exc_has_error ? v->ev.exc_error : 0;
@@ -335,4 +357,16 @@ void diff_engine_run(enum diff_engine e, const struct diff_case *c, struct diff_
 		how->traces = j->stat.traces - before.traces;
 		how->interpreted = v->insn_count - count;
 	}
+}
+
+uint64_t diff_engine_undefined(const struct diff_case *c)
+{
+	static struct diff_result out;
+	struct diff_how how;
+
+	engine_undefined = 0;
+	engine_watched = c;
+	diff_engine_run(DIFF_INTERP, c, &out, &how);
+	engine_watched = NULL;
+	return engine_undefined;
 }
