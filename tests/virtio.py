@@ -115,8 +115,12 @@ def reboot(kernel, what, rounds, *options):
     t.ok(good == rounds, f'{what}, {rounds} rounds')
 
 
+RAM = 512  # MiB
+
+
 def resident(word):
-    """KiB of shared memory of the kvasir that has word in its command line."""
+    """KiB in memory of the guest's RAM (the mapping of just that size) of the kvasir that has word in its
+    command line."""
     for d in glob.glob('/proc/[0-9]*'):
         try:
             with open(f'{d}/cmdline', 'rb') as f:
@@ -124,9 +128,9 @@ def resident(word):
                     continue
             if os.path.basename(os.readlink(f'{d}/exe')) != 'kvasir':
                 continue
-            with open(f'{d}/status') as f:
-                return int(re.search(r'RssShmem:\s*(\d+)', f.read()).group(1))
-        except (OSError, AttributeError):
+            with open(f'{d}/smaps') as f:
+                return int(re.search(rf'^Size:\s+{RAM << 10} kB\n(?:.*\n)*?Rss:\s+(\d+)', f.read(), re.M)[1])
+        except (OSError, TypeError):
             pass
     return 0
 
@@ -134,7 +138,7 @@ def resident(word):
 def balloon(kernel):
     with tempfile.TemporaryDirectory() as work:
         mark = f'{work}/mark'
-        p = start(kernel, BALLOON, '-m', '512', '-device',
+        p = start(kernel, BALLOON, '-m', str(RAM), '-device',
                   'virtio-balloon-device,target=256M,guest-stats-polling-interval=1', '-name', mark,
                   modules='virtio_mmio virtio_balloon')
         peak = low = 0
