@@ -195,8 +195,10 @@ def pair():
                                    for x, y in ('de', 'ed')))):
         setup = 'ip addr flush dev eth0; ip link set eth0 up; ip addr add 10.9.0.{}/24 dev eth0; '
         one = start(setup.format(1) + HOLD + 'nc -l -p 80 <&3 | md5sum', '-nic', a)
-        rc, out, err = run(setup.format(2) + 'i=0; until ping -c 1 -W 1 10.9.0.1 >/dev/null || [ $i = 30 ]; do '
-                           'i=$((i + 1)); done; head -c 4000000 /dev/zero | nc 10.9.0.1 80', '-nic',
+        # it answers a ping before it listens
+        rc, out, err = run(setup.format(2) + 'i=0; until { ping -c 1 -W 1 10.9.0.1 >/dev/null && '
+                           'head -c 4000000 /dev/zero | nc 10.9.0.1 80; } || [ $i = 30 ]; do '
+                           'i=$((i + 1)); sleep 0.2; done; [ $i != 30 ]', '-nic',
                            b + ',mac=52:54:00:12:34:99')
         try:
             out1, err1 = one.communicate(timeout=30)
