@@ -19,9 +19,9 @@
 
 #include "base/bug.h"
 
-#define URING_ENTRIES 256u         /* and twice as many completions */
-#define URING_ROUNDS  16           /* submissions in a row before other handlers get their turn */
-#define URING_LONG    (128u << 10) /* bytes of a request that is treated on its own */
+#define URING_ENTRIES   256u         /* and twice as many completions */
+#define URING_ROUNDS    16           /* submissions in a row before other handlers get their turn */
+#define URING_LONG_COPY (128u << 10) /* bytes */
 
 struct uring {
 	struct io_uring ring;
@@ -141,28 +141,24 @@ void uring_free(struct uring *u)
  * request that holds up the loop, and all requests behind it. Such a copy is a kernel worker's. The
  * question costs little next to the copy.
  */
-static bool uring_copies(int fd)
-{
-	int flags = fcntl(fd, F_GETFL);
-
-	return flags >= 0 && !(flags & O_DIRECT);
-}
-
-static bool uring_is_long(const struct iovec *iov, unsigned n)
+static bool uring_is_long_copy(int fd, const struct iovec *iov, unsigned n)
 {
 	size_t len = 0;
+	int flags;
 
 	for (unsigned i = 0; i < n; i++)
 		len += iov[i].iov_len;
-	return len >= URING_LONG;
+	if (len < URING_LONG_COPY)
+		return false;
+	flags = fcntl(fd, F_GETFL);
+	return flags >= 0 && !(flags & O_DIRECT);
 }
 
 int64_t uring_co_io(struct uring *u, enum host_op kind, int fd, uint64_t off,
 		    const struct iovec *iov, unsigned n)
 {
 	struct uring_op op = { .task = task_self() };
-	bool is_long = kind != HOST_FDATASYNC && uring_is_long(iov, n);
-	bool async = is_long && uring_copies(fd);
+	bool async = kind != HOST_FDATASYNC && uring_is_long_copy(fd, iov, n);
 	struct io_uring_sqe *sqe;
 
 	do {
@@ -184,12 +180,6 @@ int64_t uring_co_io(struct uring *u, enum host_op kind, int fd, uint64_t off,
 		u->in_flight++;
 		if (!u->queued++)
 			loop_notify_others(u->loop);
-		/*
-		 * A long write starts while the next ones are made ready. And what is submitted
-		 * together the host merges into requests of which its disk has but few at a time.
-		 */
-		if (is_long && !async && kind == HOST_WRITE)
-			uring_submit(u);
 		while (!op.done)
 			task_co_wait();
 	} while (op.result == -EINTR || op.result == -EAGAIN);
