@@ -174,7 +174,7 @@ struct netdev {
 int netdev_init(struct netdev *nd, const struct netdev_ops *ops, struct loop *l, const char *id,
 		unsigned queues, const struct netport_ops *port, unsigned accepts,
 		struct err *e) must_check;
-/* For kinds, in set_loop: watch f in l, for what it is watched for now; fd -1: nothing to do. */
+/* For kinds, in set_loop: watch f in l, for its present events; fd -1: nothing to do. */
 int netdev_move_fd(struct netdev *nd, struct loop_fd *f, struct loop *l, struct err *e) must_check;
 /* For kinds: the other side came or went. */
 void netdev_connected(struct netdev *nd, bool connected);
