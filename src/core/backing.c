@@ -140,6 +140,21 @@ static void *gmem_map_aligned(uint64_t size, uint64_t page, int flags, int fd)
 	return p;
 }
 
+/*
+ * All pages are there from now on. Before Linux 5.14 each is touched instead, and when there are
+ * none left the host's OOM killer says so.
+ */
+static int gmem_populate(uint8_t *p, uint64_t size)
+{
+	if (!madvise(p, size, MADV_POPULATE_WRITE))
+		return 0;
+	if (errno != EINVAL)
+		return -errno;
+	for (volatile uint8_t *at = p; at < p + size; at += PAGE_SIZE)
+		*at = *at;
+	return 0;
+}
+
 static bool gmem_wants_file(const struct gmem_opts *o)
 {
 	return o->path || o->hugepages || o->shared;
@@ -189,7 +204,7 @@ struct gmem_backing *gmem_backing_new(const char *name, uint64_t size, const str
 		madvise(p, size, MADV_DONTDUMP);
 	/* A child (tap's script) has no use for it, and would make us copy what we write. */
 	madvise(p, size, MADV_DONTFORK);
-	if (o->prealloc && (k->fd < 0 || o->private_map ? madvise(p, size, MADV_POPULATE_WRITE)
+	if (o->prealloc && (k->fd < 0 || o->private_map ? gmem_populate(p, size)
 							: posix_fallocate(k->fd, 0, (off_t)size))) {
 		err_set(e, ENOMEM, "guest RAM: the host cannot provide %" PRIu64 " MiB now",
 			size >> 20);
