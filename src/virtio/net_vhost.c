@@ -342,6 +342,8 @@ static int vh_mem_add(struct gmem_listener *l, const struct gmem_block *b, struc
 								  .memory_size = b->len,
 								  .userspace_addr = at };
 	r = vh_memory(h, e);
+	if (r < 0)
+		m->nregions--; /* it is not to be there, then */
 	virtio_unlock(&h->n->vd);
 	return r;
 }
