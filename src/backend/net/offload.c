@@ -384,8 +384,7 @@ bool net_finish(const struct netpkt *pkt, unsigned accepts, unsigned *done, bool
 {
 	unsigned missing = net_needs(&pkt->hdr) & ~accepts;
 
-	/* what is done here puts a piece of its own in front, and a receiver counts on NET_IOV_MAX
-	 */
+	/* what is done here puts a piece in front, and receivers count on NET_IOV_MAX */
 	*lost = pkt->n > NET_IOV_MAX - (missing ? 1u : 0u) ||
 		((pkt->hdr.flags | pkt->hdr.gso_type) && !net_hdr_check(pkt));
 	if (*lost)

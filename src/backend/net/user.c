@@ -165,8 +165,7 @@ static bool user_receive(struct netport *p, const struct netpkt *pkt)
 	struct user *u = user_of(p->nd);
 	size_t n = netpkt_get(pkt, 0, u->buf, MIN(pkt->len, sizeof(u->buf)));
 
-	/* what libslirp keeps until it knows the guest's address it sends with its next poll only
-	 */
+	/* what libslirp kept until it knew the guest's address it sends when it is polled */
 	if (user_resolves(u->buf, n))
 		bh_schedule(&u->poll_bh);
 

@@ -228,8 +228,7 @@ unsigned trans_flags_at(struct trans *t, gva_t la)
 
 	if (x->tag != ((at & PAGE_MASK) | v->asid))
 		return F_ARITH;
-	/* bytes of another page may change, or another page be there, without this block being told
-	 */
+	/* another page may change, or be another, without this block being told */
 	if (!trans_near(t, la))
 		return F_ARITH;
 	return jit_flags_ahead(v, x->page, x->host + (la & ~PAGE_MASK),
