@@ -1,14 +1,19 @@
-/* base/: errors, bits, coroutines. */
+/* base/: errors, bits, busy polling, coroutines. */
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
 #include "base/bits.h"
+#include "base/busypoll.h"
 #include "base/coro.h"
 #include "base/err.h"
 
@@ -30,6 +35,85 @@ static void test_err(void **state)
 	assert_int_equal(strlen(e.msg), sizeof(e.msg) - 1);
 	assert_int_equal(err_set(NULL, EIO, "nobody listens"), -EIO);
 	assert_int_equal(err_prefix(NULL, "nobody"), -EINVAL);
+}
+
+static void busypoll_waits(struct busypoll *p, int n, uint64_t ns)
+{
+	while (n--) {
+		busypoll_start(p);
+		if (ns)
+			nanosleep(&(struct timespec){ .tv_nsec = (long)ns }, NULL);
+		busypoll_learn(p);
+	}
+}
+
+/* Polling begins after short waits, ends after long ones, and never lasts longer than its window.
+ */
+static void test_busypoll(void **state)
+{
+	struct busypoll p = { 0 };
+
+	busypoll_waits(&p, 100, 0);
+	assert_false(busypoll_start(&p)); /* no window */
+	p.window = 1000000000;
+	assert_false(busypoll_start(&p)); /* nothing known */
+	busypoll_waits(&p, 20, 0);
+	assert_true(busypoll_start(&p));
+	assert_true(p.score <= 1024);
+	p.window = 1;
+	while (busypoll_turn(&p))
+		;                  /* the window is over */
+	busypoll_waits(&p, 64, 0); /* all longer than a nanosecond */
+	assert_false(busypoll_start(&p));
+	/* one short wait in two is enough, one in sixteen is not */
+	for (int i = 0; i < 64; i++) {
+		p.window = i & 1 ? 1 : 1000000000;
+		busypoll_waits(&p, 1, 0);
+	}
+	assert_true(busypoll_start(&p));
+	for (int i = 0; i < 160; i++) {
+		p.window = i & 15 ? 1 : 1000000000;
+		busypoll_waits(&p, 1, 0);
+	}
+	assert_false(busypoll_start(&p));
+	assert_true(busypoll_processors() >= 1);
+}
+
+static atomic_bool busypoll_end;
+
+static void *busypoll_rival(void *opaque)
+{
+	while (!atomic_load(&busypoll_end))
+		;
+	return opaque;
+}
+
+/* On a processor that another thread wants, too, a poll ends long before its window does. */
+static void test_busypoll_rival(void **state)
+{
+	struct busypoll p = { .window = 60000000000u, .score = 1024 };
+	struct timespec a, b;
+	cpu_set_t all, one;
+	pthread_t t;
+	int cpu = 0;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+	while (!CPU_ISSET(cpu, &all))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+	assert_int_equal(busypoll_processors(), 1);
+	assert_int_equal(pthread_create(&t, NULL, busypoll_rival, NULL), 0);
+	clock_gettime(CLOCK_MONOTONIC, &a);
+	assert_true(busypoll_start(&p));
+	while (busypoll_turn(&p))
+		;
+	clock_gettime(CLOCK_MONOTONIC, &b);
+	atomic_store(&busypoll_end, true);
+	pthread_join(t, NULL);
+	assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
+	assert_true(b.tv_sec - a.tv_sec < 30);
 }
 
 static void test_bits(void **state)
@@ -114,10 +198,9 @@ static void test_coro_stack(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_err),
-		cmocka_unit_test(test_bits),
-		cmocka_unit_test(test_coro),
-		cmocka_unit_test(test_coro_stack),
+		cmocka_unit_test(test_err),      cmocka_unit_test(test_bits),
+		cmocka_unit_test(test_busypoll), cmocka_unit_test(test_busypoll_rival),
+		cmocka_unit_test(test_coro),     cmocka_unit_test(test_coro_stack),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
