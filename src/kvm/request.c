@@ -184,6 +184,29 @@ static int request_signal_fd(struct vcpu *v)
  * REQ_STEAL and REQ_CODE wait for the next entry: a halted processor reads no shared time areas and
  * runs no code.
  */
+static bool wait_over(struct vcpu *v)
+{
+	return atomic_load(&v->requests) & ~(unsigned)(REQ_STEAL | REQ_CODE);
+}
+
+/*
+ * Poll for a moment, as the kernel's KVM does (halt_poll_ns). Only if the host has a processor more
+ * than there are vCPUs: where they can fill it, one that polls may keep the thread that it waits
+ * for from running.
+ */
+static void wait_poll(struct vcpu *v)
+{
+	struct busypoll *p = &v->halt_poll;
+	bool poll;
+
+	p->window = 0;
+	if (atomic_load(&v->vm->nvcpus) < v->vm->processors)
+		p->window = atomic_load_explicit(&v->vm->config.halt_poll_ns, memory_order_relaxed);
+	poll = busypoll_start(p);
+	while (poll && !wait_over(v))
+		poll = busypoll_turn(p);
+}
+
 void kvm_vcpu_wait(struct vcpu *self, uint64_t deadline)
 {
 	struct pollfd fd[2] = { { .fd = atomic_load(&self->kick_fd), .events = POLLIN },
@@ -191,8 +214,10 @@ void kvm_vcpu_wait(struct vcpu *self, uint64_t deadline)
 
 	if (!atomic_load(&self->ignore_signals))
 		fd[1].fd = request_signal_fd(self);
+	if (!deadline)
+		wait_poll(self);
 	atomic_store(&self->halted_wait, true);
-	while (!(atomic_load(&self->requests) & ~(unsigned)(REQ_STEAL | REQ_CODE))) {
+	while (!wait_over(self)) {
 		struct timespec ts, *tp = NULL;
 
 		if (deadline) {
@@ -216,4 +241,6 @@ void kvm_vcpu_wait(struct vcpu *self, uint64_t deadline)
 			atomic_fetch_or(&self->requests, REQ_SIGNAL);
 	}
 	atomic_store(&self->halted_wait, false);
+	if (!deadline)
+		busypoll_learn(&self->halt_poll);
 }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/busypoll.h"
 #include "kvm/arch.h"
 #include "kvm/bus.h"
 #include "kvm/coalesced.h"
@@ -24,6 +25,7 @@
 #include "kvm/x86/vcpu.h"
 
 #define VM_MAX_VCPU_IDS 4096
+#define VM_HALT_POLL    200000 /* ns, as KVM's halt_poll_ns */
 
 static void vm_init_locks(struct kvm_vm *vm)
 {
@@ -81,6 +83,8 @@ int kvm_vm_create(const struct kvm_options *opt, int perf_fd, struct kvm_vm **ou
 		vm->options = *opt;
 	vm->perf_fd = perf_fd >= 0 ? fcntl(perf_fd, F_DUPFD_CLOEXEC, 0) : -1;
 	vm->config.max_vcpu_id = VM_MAX_VCPU_IDS;
+	vm->config.halt_poll_ns = VM_HALT_POLL;
+	vm->processors = busypoll_processors();
 	r = kvm_memslots_init(vm);
 	if (!r)
 		r = kvm_io_bus_init(vm);
@@ -160,6 +164,7 @@ int kvm_vm_check_extension(struct kvm_vm *vm, long cap)
 	case KVM_CAP_SYNC_MMU:
 	case KVM_CAP_MP_STATE:
 	case KVM_CAP_SET_GUEST_DEBUG:
+	case KVM_CAP_HALT_POLL:
 	case KVM_CAP_IMMEDIATE_EXIT: return 1;
 	case KVM_CAP_COALESCED_MMIO: return KVM_COALESCED_PAGE;
 	case KVM_CAP_NR_MEMSLOTS: return KVM_SOFT_MAX_SLOTS;
@@ -203,6 +208,11 @@ static long vm_enable_cap(struct kvm_vm *vm, const struct kvm_enable_cap *cap)
 			vm->config.max_vcpu_id = (uint32_t)cap->args[0];
 		pthread_mutex_unlock(&vm->lock);
 		return r;
+	case KVM_CAP_HALT_POLL:
+		if (cap->flags || cap->args[0] > UINT32_MAX)
+			return -EINVAL;
+		vm->config.halt_poll_ns = (uint32_t)cap->args[0];
+		return 0;
 	default: return -ENOTTY;
 	}
 }

@@ -153,6 +153,7 @@ struct kvm_vm_config {
 	uint64_t disabled_quirks; /* KVM_X86_QUIRK_* */
 	uint32_t msr_exits;       /* KVM_MSR_EXIT_REASON_*: always 0, the capability is refused */
 	uint32_t dirty_protect;   /* KVM_DIRTY_LOG_MANUAL_* */
+	_Atomic uint32_t halt_poll_ns; /* longest poll of a halted vCPU, KVM_CAP_HALT_POLL */
 	bool x2apic_32bit_ids;    /* KVM_X2APIC_API_USE_32BIT_IDS */
 	bool x2apic_no_bcast_quirk;
 	bool exception_payload;  /* KVM_CAP_EXCEPTION_PAYLOAD */
@@ -167,6 +168,7 @@ struct kvm_vm {
 	pthread_mutex_t lock;
 	struct vcpu *_Atomic vcpus[KVM_SOFT_MAX_VCPUS];
 	atomic_uint nvcpus; /* entries of vcpus[] in use, in order of creation */
+	unsigned processors; /* of the host, that the VM's creator may run on */
 	atomic_uint refs;
 
 	pthread_mutex_t irq_lock; /* PIC, IOAPIC, routing table; recursive */

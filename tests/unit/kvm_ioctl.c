@@ -162,6 +162,7 @@ static void test_dirty_args(void **state)
 static void test_vm(void **state)
 {
 	struct kvm_enable_cap cap = { .cap = 9999 };
+	struct kvm_enable_cap poll = { .cap = KVM_CAP_HALT_POLL, .args = { 1000 } };
 	struct kvm_irq_level line = { .irq = 5, .level = 1 };
 	struct kvm_create_device dev = { .type = 1 };
 	struct kvm_irqchip chip = { .chip_id = 9 };
@@ -179,6 +180,12 @@ static void test_vm(void **state)
 	assert_int_equal(kt_vm(&t, KVM_CREATE_DEVICE, &dev), -ENODEV);
 	assert_int_equal(kt_vm(&t, KVM_GET_STATS_FD, NULL), -ENOTTY);
 	assert_int_equal(kt_vm(&t, KVM_ENABLE_CAP, &cap), -EINVAL);
+	assert_int_equal(kt_vm(&t, KVM_CHECK_EXTENSION, (void *)KVM_CAP_HALT_POLL), 1);
+	assert_int_equal(kt_vm(&t, KVM_ENABLE_CAP, &poll), 0);
+	poll.args[0] = 1ull << 32;
+	assert_int_equal(kt_vm(&t, KVM_ENABLE_CAP, &poll), -EINVAL);
+	poll = (struct kvm_enable_cap){ .cap = KVM_CAP_HALT_POLL, .flags = 1 };
+	assert_int_equal(kt_vm(&t, KVM_ENABLE_CAP, &poll), -EINVAL);
 	assert_int_equal(kt_vm(&t, KVM_IRQ_LINE, &line), -ENXIO);
 	assert_int_equal(kt_vm(&t, KVM_IRQ_LINE, NULL), -EFAULT);
 	assert_int_equal(kt_vm(&t, KVM_GET_IRQCHIP, &chip), -ENXIO);

@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "base/bits.h"
+#include "base/busypoll.h"
 #include "base/coro.h"
 #include "kvm/vm.h"
 #include "kvm/x86/jit/env.h"
@@ -251,7 +252,8 @@ struct vcpu {
 	long run_result;   /* what the KVM_RUN under way will return */
 	atomic_int in_guest; /* 1 between entry and exit: see kvm_sync_vcpus */
 	atomic_int kick_fd;  /* eventfd to wake a halted vCPU */
-	atomic_bool halted_wait; /* blocked in kvm_vcpu_block */
+	atomic_bool halted_wait; /* asleep in kvm_vcpu_wait */
+	struct busypoll halt_poll; /* the vCPU's thread */
 	atomic_bool pv_unhalted; /* KVM_HC_KICK_CPU came: ends this HLT or the next one */
 	atomic_bool ignore_signals; /* kvm_vcpu_kick_user is the only interruption */
 	bool sigset_active;	    /* KVM_SET_SIGNAL_MASK: sigset is what KVM_RUN blocks */
