@@ -81,6 +81,11 @@ void loop_set_lock(struct loop *l, struct biglock *lock)
 	l->lock = lock;
 }
 
+void loop_set_poll(struct loop *l, uint32_t ns)
+{
+	l->poll_ns = ns;
+}
+
 struct clock *loop_clock(struct loop *l)
 {
 	return l->clock;
@@ -409,6 +414,25 @@ bool loop_is_mine(struct loop *l)
 	return !tid || tid == thread_id();
 }
 
+/* epoll_wait without a time limit, after a moment of polling when such moments have been worth it.
+ */
+static int loop_sleep(struct loop *l, struct epoll_event *ev)
+{
+	bool poll;
+	int n = 0;
+
+	l->poll.window = l->poll_ns;
+	poll = busypoll_start(&l->poll);
+	while (poll && !n) {
+		n = epoll_wait(l->epoll, ev, LOOP_BATCH, 0);
+		poll = n || busypoll_turn(&l->poll);
+	}
+	if (!n)
+		n = epoll_wait(l->epoll, ev, LOOP_BATCH, -1);
+	busypoll_learn(&l->poll);
+	return n;
+}
+
 bool loop_step(struct loop *l, bool block)
 {
 	struct epoll_event ev[LOOP_BATCH];
@@ -426,7 +450,7 @@ bool loop_step(struct loop *l, bool block)
 	pthread_mutex_unlock(&l->mutex);
 	if (timeout && loop_always_ready(l))
 		timeout = 0;
-	n = epoll_wait(l->epoll, ev, LOOP_BATCH, timeout);
+	n = timeout < 0 ? loop_sleep(l, ev) : epoll_wait(l->epoll, ev, LOOP_BATCH, timeout);
 	for (int i = 0; i < n; i++) {
 		if (ev[i].data.u64 == LOOP_NOTIFY)
 			drain = read(l->notify, &drain, sizeof(drain)) > 0;

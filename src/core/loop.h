@@ -72,6 +72,12 @@ void loop_free(struct loop *l);
 /* Hold this lock around every handler from now on (NULL: none). Before loop_run. */
 void loop_set_lock(struct loop *l, struct biglock *lock);
 
+/*
+ * Before the loop sleeps, look for events for up to ns nanoseconds without sleeping, while such
+ * looking finds some often enough (base/busypoll.h). 0, the default: sleep at once. Any thread.
+ */
+void loop_set_poll(struct loop *l, uint32_t ns);
+
 struct clock *loop_clock(struct loop *l);
 
 /* Serve until loop_quit(). Returns the value given to it. A quit that came earlier counts. */

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
+#include "base/busypoll.h"
 #include "core/loop.h"
 
 struct loop_slot {
@@ -19,6 +20,8 @@ struct loop {
 	struct clock *clock;
 	struct biglock *lock;
 	int epoll, notify, timerfd;
+	struct busypoll poll;
+	_Atomic uint32_t poll_ns; /* its window */
 	_Atomic int tid; /* of the thread that served it last, 0: none */
 
 	struct loop_slot *slots;

@@ -75,11 +75,18 @@ struct dump_config {
 };
 
 /* -object, but for the kinds that have a list of their own */
-enum object_config_kind { OBJECT_IOTHREAD, OBJECT_RNG_BUILTIN, OBJECT_RNG_RANDOM };
+enum object_config_kind {
+	OBJECT_IOTHREAD,
+	OBJECT_MAIN_LOOP,
+	OBJECT_RNG_BUILTIN,
+	OBJECT_RNG_RANDOM,
+};
 struct object_config {
 	enum object_config_kind kind;
 	char *id;
 	char *file; /* rng-random; else NULL */
+	bool poll;  /* loops: poll_max_ns was given */
+	unsigned poll_max_ns;
 };
 
 struct machine_config {
@@ -89,6 +96,8 @@ struct machine_config {
 	enum libkvm_engine engine;
 	bool no_jit, jit_check;
 	unsigned jit_heat, jit_trace, jit_cache_mib; /* 0: the engine's defaults */
+	bool halt_poll; /* halt_poll_ns was given */
+	unsigned halt_poll_ns;
 	bool jit_profile, jit_perf_map;
 	bool jit_info;    /* print the translator's counters at the end */
 	unsigned jit_log; /* LIBKVM_LOG_* */

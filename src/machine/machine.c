@@ -111,6 +111,17 @@ static int machine_engine(struct machine *m, struct err *e)
 	r = libkvm_vm_create(m->kvm, &m->vm, &le);
 	if (r < 0)
 		return err_set(e, -r, "%s", le.msg);
+	if (m->cfg->halt_poll) {
+		struct kvm_enable_cap cap = { .cap = KVM_CAP_HALT_POLL,
+					      .args = { m->cfg->halt_poll_ns } };
+
+		r = libkvm_vm_ioctl(m->vm, KVM_ENABLE_CAP, &cap);
+		if (r < 0)
+			return err_set(e, -r, "-accel halt-poll-ns: the engine refuses it: %s%s",
+				       strerror(-r),
+				       r == -EINVAL ? "; the host's KVM has it since Linux 5.10"
+						    : "");
+	}
 	/* Both are for old Intel processors; an engine that needs neither may not know them. */
 	r = libkvm_vm_ioctl(m->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity);
 	if (r < 0 && r != -ENOTTY && r != -EINVAL)

@@ -198,7 +198,7 @@ int options_accel(struct options *o, const char *arg, struct err *e)
 {
 	static const char *const known[] = { "accel",     "jit",         "check",    "jit-heat",
 					     "jit-trace", "jit-profile", "perf-map", "tb-size",
-					     "thread",    NULL };
+					     "thread",    "halt-poll-ns", NULL };
 	static const char *const soft[] = { "jit",         "check",    "jit-heat", "jit-trace",
 					    "jit-profile", "perf-map", "tb-size" };
 	const char *name;
@@ -211,6 +211,10 @@ int options_accel(struct options *o, const char *arg, struct err *e)
 		fprintf(o->out,
 			"kvm   the host's /dev/kvm\n"
 			"soft  the software KVM, in user space (alias: tcg)\n\n"
+			"Properties of both:\n"
+			"  halt-poll-ns=NS     a halted vCPU polls this long before it sleeps, when "
+			"that\n"
+			"                      pays (default 200000); 0: never\n\n"
 			"Properties of soft:\n"
 			"  jit=on|off          translate hot code (default on), or only interpret\n"
 			"  tb-size=MIB         translated code a vCPU keeps, 2 to 1024 (default "
@@ -245,6 +249,9 @@ int options_accel(struct options *o, const char *arg, struct err *e)
 		r = keyval_uint(&k, "jit-trace", 0, 1000000, &trace, e);
 	if (r == 0 && keyval_get(&k, "jit-trace"))
 		o->cfg.jit_trace = trace ? trace : ~0u;
+	if (r == 0)
+		r = keyval_uint(&k, "halt-poll-ns", 0, 1000000000, &o->cfg.halt_poll_ns, e);
+	o->cfg.halt_poll |= keyval_get(&k, "halt-poll-ns") != NULL;
 	if (r == 0)
 		r = keyval_uint(&k, "tb-size", 2, 1024, &o->cfg.jit_cache_mib, e);
 	for (unsigned n = 0; r == 0 && n < sizeof(soft) / sizeof(soft[0]); n++)

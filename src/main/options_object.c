@@ -10,6 +10,8 @@
 #include "main/keyval.h"
 #include "main/options.h"
 
+#define OBJECT_POLL_MOST 1000000000 /* ns */
+
 /* k has kind and id already; the function takes the rest and calls keyval_done. */
 struct object_kind {
 	const char *name, *desc;
@@ -32,12 +34,39 @@ static int object_add(struct options *o, enum object_config_kind kind, struct ke
 	return 0;
 }
 
+/* The two loops. QEMU's poll-grow and poll-shrink are refused: the window has one size. */
+static int object_loop(struct options *o, enum object_config_kind kind, struct keyval *k,
+		       struct err *e)
+{
+	static const char *const known[] = { "id", "poll-max-ns", NULL };
+	struct object_config c = { .poll = keyval_get(k, "poll-max-ns") };
+	int r = keyval_uint(k, "poll-max-ns", 0, OBJECT_POLL_MOST, &c.poll_max_ns, e);
+
+	if (r == 0)
+		r = keyval_done(k, known, e);
+	if (r == 0)
+		r = object_add(o, kind, k, NULL, e);
+	if (r == 0) {
+		o->cfg.object[o->cfg.nobjects - 1].poll = c.poll;
+		o->cfg.object[o->cfg.nobjects - 1].poll_max_ns = c.poll_max_ns;
+	}
+	return r;
+}
+
 static int object_iothread(struct options *o, struct keyval *k, struct err *e)
 {
-	static const char *const known[] = { "id", NULL };
-	int r = keyval_done(k, known, e);
+	return object_loop(o, OBJECT_IOTHREAD, k, e);
+}
 
-	return r < 0 ? r : object_add(o, OBJECT_IOTHREAD, k, NULL, e);
+static int object_main_loop(struct options *o, struct keyval *k, struct err *e)
+{
+	for (unsigned i = 0; i < o->cfg.nobjects; i++)
+		if (o->cfg.object[i].kind == OBJECT_MAIN_LOOP)
+			return err_set(e, EEXIST,
+				       "-object main-loop: there is one main loop, and "
+				       "'%s' is it",
+				       o->cfg.object[i].id);
+	return object_loop(o, OBJECT_MAIN_LOOP, k, e);
 }
 
 static int object_rng_builtin(struct options *o, struct keyval *k, struct err *e)
@@ -61,6 +90,7 @@ static int object_rng_random(struct options *o, struct keyval *k, struct err *e)
 static const struct object_kind object_kinds[] = {
 	{ "filter-dump", "record a network to a pcap file", options_filter_dump },
 	{ "iothread", "a thread for the queues of devices", object_iothread },
+	{ "main-loop", "the main event loop, to set its poll-max-ns", object_main_loop },
 	{ "rng-builtin", "random numbers of the host's getrandom", object_rng_builtin },
 	{ "rng-random", "random numbers of a file, as /dev/urandom", object_rng_random },
 };

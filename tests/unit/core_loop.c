@@ -297,6 +297,56 @@ static void loop_bhs(void **state)
 	biglock_destroy(&lock);
 }
 
+static void count_run(void *opaque)
+{
+	atomic_fetch_add((atomic_int *)opaque, 1);
+}
+
+struct knocks {
+	struct loop *loop;
+	atomic_int runs;
+};
+
+/* One call after the other has been served: the loop's waits are short, so it polls. */
+static void *knock_thread(void *opaque)
+{
+	struct knocks *k = opaque;
+
+	for (int i = 0; i < 500; i++) {
+		loop_call(k->loop, count_run, &k->runs);
+		while (atomic_load(&k->runs) == i)
+			sched_yield();
+	}
+	loop_call(k->loop, quit_now, k->loop);
+	return NULL;
+}
+
+/* A loop that polls, for longer than the test lasts, serves other threads and timers all the same.
+ */
+static void loop_polls(void **state)
+{
+	struct knocks k = { 0 };
+	struct clock c;
+	struct timer t;
+	pthread_t thread;
+	uint64_t t0;
+
+	clock_init_host(&c);
+	k.loop = loop_new(&c, NULL);
+	loop_set_poll(k.loop, 4000000000u);
+	pthread_create(&thread, NULL, knock_thread, &k);
+	assert_int_equal(loop_run(k.loop), 7);
+	pthread_join(thread, NULL);
+	assert_int_equal(atomic_load(&k.runs), 500);
+	timer_init(&t, k.loop, quit_now, k.loop);
+	t0 = clock_now(&c);
+	timer_arm(&t, t0 + 20 * NS_PER_MS);
+	assert_int_equal(loop_run(k.loop), 7);
+	assert_true(clock_now(&c) - t0 >= 20 * NS_PER_MS);
+	assert_true(clock_now(&c) - t0 < 2 * NS_PER_SEC);
+	loop_free(k.loop);
+}
+
 struct job {
 	struct work w;
 	struct loop *loop;
@@ -410,7 +460,7 @@ int main(void)
 		cmocka_unit_test(loop_host_timer),      cmocka_unit_test(loop_fds),
 		cmocka_unit_test(loop_regular_file),    cmocka_unit_test(loop_bhs),
 		cmocka_unit_test(loop_workers),         cmocka_unit_test(loop_requests),
-		cmocka_unit_test(loop_tick_arithmetic),
+		cmocka_unit_test(loop_tick_arithmetic), cmocka_unit_test(loop_polls),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
