@@ -4,6 +4,8 @@
 #include <sched.h>
 #include <time.h>
 
+#include "base/runner.h"
+
 #define SCORE_ONE  1024u
 #define SCORE_WAIT 16     /* waits that the score looks back over */
 #define POLL_AWAY  10000u /* ns: a turn that took longer was somebody else's */
@@ -21,7 +23,7 @@ bool busypoll_start(struct busypoll *p)
 	if (!p->window)
 		return false;
 	p->start = p->turn = busypoll_now();
-	return p->score >= SCORE_ONE / 4;
+	return p->score >= SCORE_ONE / 4 && !runner_shared();
 }
 
 bool busypoll_turn(struct busypoll *p)
@@ -30,6 +32,8 @@ bool busypoll_turn(struct busypoll *p)
 
 	for (int i = 0; i < 8; i++)
 		__builtin_ia32_pause();
+	if (runner_shared())
+		return false;
 	sched_yield();
 	now = busypoll_now();
 	if (now - p->turn > POLL_AWAY || now - p->start >= p->window)

@@ -9,8 +9,9 @@
  * are long: it does not poll. Not chosen: a window that grows and shrinks as KVM's halt_poll_ns
  * does; a thread whose waits are short and long by turns (a kick, then the disk) never gets one.
  *
- * Other threads come first: each turn ends in sched_yield, and when that does not come back at
- * once, somebody else wanted the processor and the poll is over.
+ * Other threads come first: nobody polls on a processor where another thread of ours works
+ * (base/runner.h); each turn ends in sched_yield, and when that does not come back at once,
+ * somebody else wanted the processor and the poll is over.
  *
  * Threads: a struct busypoll belongs to the one that waits.
  */

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/bug.h"
+#include "base/runner.h"
 #include "core/loop_priv.h"
 #include "core/thread.h"
 
@@ -427,8 +428,11 @@ static int loop_sleep(struct loop *l, struct epoll_event *ev)
 		n = epoll_wait(l->epoll, ev, LOOP_BATCH, 0);
 		poll = n || busypoll_turn(&l->poll);
 	}
-	if (!n)
+	if (!n) {
+		runner_asleep(true);
 		n = epoll_wait(l->epoll, ev, LOOP_BATCH, -1);
+		runner_asleep(false);
+	}
 	busypoll_learn(&l->poll);
 	return n;
 }
@@ -451,6 +455,9 @@ bool loop_step(struct loop *l, bool block)
 	if (timeout && loop_always_ready(l))
 		timeout = 0;
 	n = timeout < 0 ? loop_sleep(l, ev) : epoll_wait(l->epoll, ev, LOOP_BATCH, timeout);
+	if (l->poll_ns)
+		runner_apart();
+	runner_here();
 	for (int i = 0; i < n; i++) {
 		if (ev[i].data.u64 == LOOP_NOTIFY)
 			drain = read(l->notify, &drain, sizeof(drain)) > 0;
@@ -464,6 +471,7 @@ bool loop_step(struct loop *l, bool block)
 	ran |= loop_bh_dispatch(l);
 	ran |= loop_hooks_run(l);
 	l->stepping = outer;
+	runner_gone();
 	return ran;
 }
 

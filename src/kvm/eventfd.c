@@ -22,6 +22,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/runner.h"
 #include "kvm/arch.h"
 #include "kvm/bus.h"
 #include "kvm/hostsig.h"
@@ -297,7 +298,9 @@ static int ioeventfd_write(struct kvm_io_device *d, struct vcpu *v, gpa_t addr, 
 		if (val != q->datamatch)
 			return -EOPNOTSUPP;
 	}
+	runner_here(); /* whoever this wakes shall not poll on this processor */
 	eventfd_write(q->fd, 1);
+	runner_handoff();
 	return 0;
 }
 

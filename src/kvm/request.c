@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/runner.h"
 #include "kvm/arch.h"
 #include "kvm/hostsig.h"
 #include "kvm/x86/vcpu.h"
@@ -199,6 +200,7 @@ static void wait_poll(struct vcpu *v)
 	struct busypoll *p = &v->halt_poll;
 	bool poll;
 
+	runner_gone();
 	p->window = 0;
 	if (atomic_load(&v->vm->nvcpus) < v->vm->processors)
 		p->window = atomic_load_explicit(&v->vm->config.halt_poll_ns, memory_order_relaxed);
@@ -243,4 +245,5 @@ void kvm_vcpu_wait(struct vcpu *self, uint64_t deadline)
 	atomic_store(&self->halted_wait, false);
 	if (!deadline)
 		busypoll_learn(&self->halt_poll);
+	runner_here();
 }

@@ -1,4 +1,4 @@
-/* base/: errors, bits, busy polling, coroutines. */
+/* base/: errors, bits, busy polling, runners, coroutines. */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -16,6 +16,7 @@
 #include "base/busypoll.h"
 #include "base/coro.h"
 #include "base/err.h"
+#include "base/runner.h"
 
 static void test_err(void **state)
 {
@@ -79,6 +80,15 @@ static void test_busypoll(void **state)
 	assert_true(busypoll_processors() >= 1);
 }
 
+static void pin(int cpu)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+}
+
 static atomic_bool busypoll_end;
 
 static void *busypoll_rival(void *opaque)
@@ -93,16 +103,14 @@ static void test_busypoll_rival(void **state)
 {
 	struct busypoll p = { .window = 60000000000u, .score = 1024 };
 	struct timespec a, b;
-	cpu_set_t all, one;
+	cpu_set_t all;
 	pthread_t t;
 	int cpu = 0;
 
 	assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
 	while (!CPU_ISSET(cpu, &all))
 		cpu++;
-	CPU_ZERO(&one);
-	CPU_SET(cpu, &one);
-	assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+	pin(cpu);
 	assert_int_equal(busypoll_processors(), 1);
 	assert_int_equal(pthread_create(&t, NULL, busypoll_rival, NULL), 0);
 	clock_gettime(CLOCK_MONOTONIC, &a);
@@ -114,6 +122,79 @@ static void test_busypoll_rival(void **state)
 	pthread_join(t, NULL);
 	assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
 	assert_true(b.tv_sec - a.tv_sec < 30);
+}
+
+struct neighbour {
+	int cpu;
+	atomic_int step; /* what it has done, what it shall do: odd, even */
+};
+
+static void *neighbour_thread(void *opaque)
+{
+	struct neighbour *n = opaque;
+
+	pin(n->cpu);
+	runner_here();
+	atomic_store(&n->step, 1);
+	while (atomic_load(&n->step) == 1)
+		sched_yield();
+	runner_gone();
+	atomic_store(&n->step, 3);
+	return NULL;
+}
+
+/* Who is on whose processor, and that moving away leaves the affinity as it was. */
+static void test_runner(void **state)
+{
+	struct neighbour n = { 0 };
+	struct busypoll p = { .window = 1000000000, .score = 1024 };
+	cpu_set_t all, after;
+	pthread_t t;
+	int other = -1;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+	while (!CPU_ISSET(n.cpu, &all))
+		n.cpu++;
+	for (int i = n.cpu + 1; i < CPU_SETSIZE && other < 0; i++)
+		if (CPU_ISSET(i, &all))
+			other = i;
+	assert_int_equal(pthread_create(&t, NULL, neighbour_thread, &n), 0);
+	while (!atomic_load(&n.step))
+		sched_yield();
+	pin(n.cpu);
+	assert_true(runner_shared());
+	assert_false(busypoll_start(&p)); /* it would only be in the way */
+	if (other >= 0) {
+		pin(other);
+		assert_false(runner_shared());
+		assert_true(busypoll_start(&p));
+		pin(n.cpu);
+		assert_false(busypoll_turn(&p));
+	}
+	runner_apart(); /* nowhere to go */
+	assert_int_equal(sched_getcpu(), n.cpu);
+	runner_asleep(true);
+	runner_handoff();
+	runner_asleep(false);
+	assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
+	if (sched_getcpu() == n.cpu && other >= 0) {
+		runner_apart();
+		assert_int_not_equal(sched_getcpu(), n.cpu);
+	}
+	assert_int_equal(sched_getaffinity(0, sizeof(after), &after), 0);
+	assert_true(CPU_EQUAL(&all, &after));
+	atomic_store(&n.step, 2);
+	pthread_join(t, NULL);
+	assert_int_equal(atomic_load(&n.step), 3);
+	pin(n.cpu);
+	assert_false(runner_shared());
+	runner_here();
+	runner_here();
+	assert_true(runner_shared()); /* it does not know who asks: callers are gone */
+	runner_gone();
+	runner_gone();
+	assert_false(runner_shared());
+	assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
 }
 
 static void test_bits(void **state)
@@ -198,9 +279,10 @@ static void test_coro_stack(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_err),      cmocka_unit_test(test_bits),
-		cmocka_unit_test(test_busypoll), cmocka_unit_test(test_busypoll_rival),
-		cmocka_unit_test(test_coro),     cmocka_unit_test(test_coro_stack),
+		cmocka_unit_test(test_runner),         cmocka_unit_test(test_err),
+		cmocka_unit_test(test_bits),           cmocka_unit_test(test_busypoll),
+		cmocka_unit_test(test_busypoll_rival), cmocka_unit_test(test_coro),
+		cmocka_unit_test(test_coro_stack),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

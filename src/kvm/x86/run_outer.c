@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 
+#include "base/runner.h"
 #include "kvm/arch.h"
 #include "kvm/hostsig.h"
 #include "kvm/x86/irqchip.h"
@@ -149,7 +150,9 @@ long kvm_arch_vcpu_run(struct vcpu *v)
 		if (!atomic_exchange(&v->sig_timer_armed, true))
 			kvm_timer_arm(v->vm, &v->sig_timer, kvm_now_ns() + 1000000);
 	}
+	runner_here();
 	r = run_guest(v);
+	runner_gone();
 	run_save(v);
 	if (signals) {
 		atomic_store(&v->running, false);
