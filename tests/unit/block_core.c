@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "backend/block/block.h"
+#include "backend/block/gather.h"
 #include "base/bits.h"
 #include "base/sanitize.h"
 
@@ -354,6 +355,133 @@ static void file(void **state)
 	run(t_file, bed.path);
 }
 
+/*
+ * Requests of pages from all over a buffer, more at once than there are gathering buffers. The
+ * buffer's pages have their numbers in them, the disk's are in another order.
+ */
+#define SCATTERED 8
+
+struct scattered {
+	struct block *b;
+	unsigned n, *left;
+	uint8_t *mem; /* 2 * 256 pages: written from one half, read into the other */
+};
+
+static unsigned scattered_page(unsigned i)
+{
+	return i * 77 % 256;
+}
+
+static void t_one_scattered(void *arg)
+{
+	struct scattered *s = arg;
+	struct iovec w[256], r[256];
+	struct iovecs v;
+	uint64_t off = (uint64_t)s->n << 20;
+
+	for (unsigned i = 0; i < 256; i++) {
+		memset(s->mem + i * 4096, (int)(i * 31 + s->n), 4096);
+		w[i] = (struct iovec){ s->mem + scattered_page(i) * 4096, 4096 };
+		r[i] = (struct iovec){ s->mem + (256 + (255 - scattered_page(i))) * 4096, 4096 };
+	}
+	v = iovecs_of(w, 256);
+	assert_int_equal(block_co_write(s->b, off, &v, 0), 0);
+	v = iovecs_of(r, 256);
+	assert_int_equal(block_co_read(s->b, off, &v), 0);
+	for (unsigned i = 0; i < 256; i++)
+		assert_memory_equal(s->mem + i * 4096, s->mem + (511 - i) * 4096, 4096);
+	--*s->left;
+}
+
+static void t_scattered(void *arg)
+{
+	struct block_opts o = { .writable = true, .cache_direct = true, .gather = *(uint8_t *)arg };
+	struct scattered s[SCATTERED];
+	unsigned left = SCATTERED;
+	struct iovec io[16];
+	struct iovecs v;
+	struct block *b;
+	uint8_t *tail;
+
+	file_write(bed.path, "", 0, SCATTERED << 20);
+	if (block_co_open(bed.ctx, bed.path, "raw", &o, &b, NULL)) {
+		print_message("no O_DIRECT here\n");
+		return;
+	}
+	for (unsigned i = 0; i < SCATTERED; i++) {
+		s[i] = (struct scattered){ b, i, &left, aligned_alloc(4096, 512 * 4096) };
+		assert_non_null(s[i].mem);
+		memset(s[i].mem, 0xee, 512 * 4096);
+		assert_int_equal(task_start(block_ctx_tasks(bed.ctx), t_one_scattered, &s[i]), 0);
+	}
+	while (left)
+		task_co_sleep(block_ctx_tasks(bed.ctx), 1000000);
+	for (unsigned i = 0; i < SCATTERED; i++)
+		free(s[i].mem);
+	/* over the end of the file: what is not there reads as zeroes */
+	tail = aligned_alloc(4096, 16 * 4096);
+	memset(tail, 0xee, 16 * 4096);
+	for (unsigned i = 0; i < 16; i++)
+		io[i] = (struct iovec){ tail + (15 - i) * 4096, 4096 };
+	v = iovecs_of(io, 16);
+	assert_int_equal(block_co_read(b->file, ((uint64_t)SCATTERED << 20) - 8192, &v), 0);
+	for (unsigned i = 0; i < 16; i++) {
+		unsigned page = scattered_page(254 + i);
+
+		assert_int_equal(tail[(15 - i) * 4096],
+				 i < 2 ? (page * 31 + SCATTERED - 1) & 0xff : 0);
+		assert_int_equal(tail[(15 - i) * 4096 + 4095],
+				 i < 2 ? (page * 31 + SCATTERED - 1) & 0xff : 0);
+	}
+	free(tail);
+	block_co_close(b);
+}
+
+static void scattered(void **state)
+{
+	for (uint8_t how = BLOCK_GATHER_AUTO; how <= BLOCK_GATHER_OFF; how++)
+		run(t_scattered, &how);
+}
+
+/* When a copy pays, and that there is an end of buffers. */
+static void gathering(void **state)
+{
+	static uint8_t pages[64 * 4096];
+	struct iovec io[64];
+	struct iovecs v;
+	struct gather *g = gather_new();
+	void *buf[GATHER_BUFFERS];
+
+	for (unsigned i = 0; i < 64; i++)
+		io[i] = (struct iovec){ pages + i * 4096, 4096 };
+	v = iovecs_of(io, 64);
+	assert_true(gather_worth(&v));
+	v = iovecs_of(io, 8);
+	assert_true(gather_worth(&v));
+	v = iovecs_of(io, 7); /* few pieces */
+	assert_false(gather_worth(&v));
+	for (unsigned i = 0; i < 8; i++)
+		io[i] = (struct iovec){ pages, 32768 };
+	v = iovecs_of(io, 8); /* long pieces */
+	assert_false(gather_worth(&v));
+	for (unsigned i = 0; i < GATHER_BUFFERS; i++) {
+		buf[i] = gather_get(g);
+		assert_non_null(buf[i]);
+		assert_int_equal((uintptr_t)buf[i] % 4096, 0);
+		memset(buf[i], (int)i, GATHER_SIZE);
+	}
+	assert_null(gather_get(g));
+	gather_put(g, buf[2]);
+	assert_ptr_equal(gather_get(g), buf[2]);
+	for (unsigned i = 0; i < GATHER_BUFFERS; i++)
+		assert_int_equal(((uint8_t *)buf[i])[GATHER_SIZE - 1], i);
+	for (unsigned i = 0; i < GATHER_BUFFERS; i++)
+		gather_put(g, buf[i]);
+	gather_free(g);
+	gather_free(NULL);
+	assert_false(gather_on_virtio(-1));
+}
+
 /* More requests at once than the ring has places; every byte is somebody's. */
 #define MANY 2000
 
@@ -589,6 +717,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, bed_new, bed_free)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(vectors),
+		cmocka_unit_test(gathering),
 		T(model),
 		T(writers),
 		T(detect_zeroes),
@@ -602,6 +731,8 @@ int main(void)
 		T(many),
 		T(refused_uring),
 		cmocka_unit_test_setup_teardown(file, bed_new_threads, bed_free),
+		T(scattered),
+		cmocka_unit_test_setup_teardown(scattered, bed_new_threads, bed_free),
 		cmocka_unit_test_setup_teardown(many, bed_new_threads, bed_free),
 	};
 

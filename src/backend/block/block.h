@@ -121,6 +121,7 @@ struct block_opts {
 	bool discard_unmap;
 	uint8_t detect_zeroes; /* enum block_detect_zeroes */
 	uint8_t aio;           /* enum block_aio */
+	uint8_t gather;        /* enum block_gather: what scattered direct requests become */
 	bool no_lock;          /* locking=off */
 	bool force_share;      /* open although another process has it locked: -U */
 	bool no_backing;       /* do not open the backing file */
@@ -132,6 +133,7 @@ struct block_opts {
 	uint64_t raw_size;   /* raw: its length, 0: up to the end */
 };
 enum block_detect_zeroes { DETECT_ZEROES_OFF, DETECT_ZEROES_ON, DETECT_ZEROES_UNMAP };
+enum block_gather { BLOCK_GATHER_AUTO, BLOCK_GATHER_ON, BLOCK_GATHER_OFF };
 enum block_aio { BLOCK_AIO_AUTO, BLOCK_AIO_IO_URING, BLOCK_AIO_THREADS };
 
 struct block {

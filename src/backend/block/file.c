@@ -2,8 +2,9 @@
  * Driver "file": a regular file or block device of the host.
  *
  * Modelled: reads that reach behind the end give zeroes there; writes make a regular file longer;
- * holes are made and found; O_DIRECT with the alignment that the host tells; a flush only goes to
- * the host if something was written since the last one. Not modelled: character devices, FIFOs,
+ * holes are made and found; O_DIRECT with the alignment that the host tells, scattered requests
+ * gathered where that helps (gather.h); a flush only goes to the host if something was written
+ * since the last one. Not modelled: character devices, FIFOs,
  * sockets, tapes (refused).
  * References: open(2), fallocate(2), lseek(2), statx(2), <linux/fs.h> for the ioctls of block
  * devices. Threads: the context's loop. Host resources: one fd.
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include "backend/block/file.h"
+#include "backend/block/gather.h"
 #include "backend/block/priv.h"
 #include "base/bits.h"
 
@@ -32,6 +34,7 @@ struct file {
 	 */
 	bool lost;
 	uint64_t written, flushed; /* counts of writes: all, and those known to be stable */
+	struct gather *gather;     /* NULL: scattered requests go to the host as they are */
 	dev_t dev, rdev;
 	ino_t ino;
 };
@@ -127,6 +130,9 @@ static int file_limits(struct block *b, struct err *e)
 	}
 	if (!b->opts.cache_direct)
 		return 0;
+	if (b->opts.gather == BLOCK_GATHER_ON ||
+	    (b->opts.gather == BLOCK_GATHER_AUTO && gather_on_virtio(f->fd)))
+		f->gather = gather_new();
 	if (f->is_blk && ioctl(f->fd, BLKSSZGET, &size) == 0 && size > 0)
 		b->request_align = b->memory_align = (uint32_t)size;
 	else
@@ -145,8 +151,10 @@ static int file_open_co(struct block *b, struct err *e)
 	r = block_file_lock(f->fd, &b->opts, b->opts.filename, e);
 	if (r == 0)
 		r = file_limits(b, e);
-	if (r < 0)
+	if (r < 0) {
+		gather_free(f->gather);
 		close(f->fd);
+	}
 	return r;
 }
 
@@ -173,6 +181,7 @@ static int file_temporary_co(struct block *b, struct err *e)
 
 static void file_close_co(struct block *b)
 {
+	gather_free(file_of(b)->gather);
 	close(file_of(b)->fd);
 }
 
@@ -254,9 +263,30 @@ static int file_co_rw(struct block *b, enum host_op op, uint64_t off, const stru
 	return 0;
 }
 
+static int file_co_rw_gathered(struct block *b, enum host_op op, uint64_t off,
+			       const struct iovecs *v)
+{
+	struct gather *g = file_of(b)->gather;
+	void *buf = g && gather_worth(v) ? gather_get(g) : NULL;
+	struct iovec one;
+	struct iovecs all;
+	int r;
+
+	if (!buf)
+		return file_co_rw(b, op, off, v);
+	all = iovecs_one(&one, buf, v->len);
+	if (op == HOST_WRITE)
+		iovecs_get(v, 0, buf, v->len);
+	r = file_co_rw(b, op, off, &all);
+	if (op == HOST_READ && r == 0)
+		iovecs_put(v, 0, buf, v->len);
+	gather_put(g, buf);
+	return r;
+}
+
 static int file_read_co(struct block *b, uint64_t off, const struct iovecs *v)
 {
-	return file_co_rw(b, HOST_READ, off, v);
+	return file_co_rw_gathered(b, HOST_READ, off, v);
 }
 
 static void file_wrote(struct block *b, uint64_t end)
@@ -272,7 +302,7 @@ static int file_write_co(struct block *b, uint64_t off, const struct iovecs *v, 
 
 	if (file_of(b)->is_blk && (off > b->len || v->len > b->len - off))
 		return -ENOSPC;
-	r = file_co_rw(b, HOST_WRITE, off, v);
+	r = file_co_rw_gathered(b, HOST_WRITE, off, v);
 	file_wrote(b, r == 0 ? off + v->len : 0); /* a failed one may have written a part */
 	return r;
 }
