@@ -209,12 +209,13 @@ static bool run_wait(struct vcpu *v)
 		if (r & (REQ_KICK | REQ_SIGNAL | REQ_IMMEDIATE))
 			return false;
 		kvm_guest_boundary(v);
+		/* before it is done, and no more than was read: a request made meanwhile stays */
+		atomic_fetch_and(&v->requests, ~(r & (REQ_EVENT | REQ_STEAL | REQ_CODE)));
 		if (r & REQ_STEAL)
 			kvm_pvclock_update(v);
 		if (r & REQ_CODE)
 			jit_check_pages(v);
-		atomic_fetch_and(&v->requests, ~(unsigned)(REQ_EVENT | REQ_STEAL | REQ_CODE));
-		/* an event between the test above and here has set REQ_EVENT again */
+		/* an event between the test above and r, of which nothing else would remind */
 		if (atomic_load(&v->mp_state) == KVM_MP_STATE_HALTED && run_wakes(v))
 			continue;
 		if (atomic_load(&v->pending_events))
