@@ -92,8 +92,38 @@ void kvm_sync_vcpus(struct kvm_vm *vm, uint32_t bits, struct vcpu *self)
 		while (atomic_load(&v->in_guest) && (atomic_load(&v->requests) & bits))
 			request_relax(&turns);
 	}
-	if (self)
+	if (self) {
+		atomic_store(&self->marking[0], NULL);
+		atomic_store(&self->marking[1], NULL);
 		kvm_guest_enter(self);
+	}
+}
+
+bool kvm_others_marking(struct vcpu *self, const struct kvm_page *page)
+{
+	unsigned n = atomic_load(&self->vm->nvcpus);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct vcpu *v = atomic_load(&self->vm->vcpus[i]);
+
+		if (v != self &&
+		    (atomic_load(&v->marking[0]) == page || atomic_load(&v->marking[1]) == page))
+			return true;
+	}
+	return false;
+}
+
+void kvm_wait_marking(struct vcpu *self, const struct kvm_page *page)
+{
+	unsigned turns = 0;
+
+	if (!kvm_others_marking(self, page))
+		return;
+	/* they wait for this one in turn, but not outside guest mode, and wait for nothing else */
+	kvm_guest_exit(self);
+	while (kvm_others_marking(self, page))
+		request_relax(&turns);
+	kvm_guest_enter(self);
 }
 
 static bool request_paused(struct vcpu *self)

@@ -9,8 +9,9 @@
  *
  * Code pages: each guest page of a slot has a struct kvm_page. An engine that caches something made
  * from a page's bytes (decoded or translated code) first sets bits in code_lines and makes every
- * vCPU drop its write-TLB entries for the page (kvm_sync_vcpus); it then remembers gen. A writer
- * that hits a set line adds one to gen. A cached block is valid while gen is what it was.
+ * vCPU drop its write-TLB entries for the page (kvm_sync_vcpus); it then remembers gen. Lines that
+ * another has set say nothing before that one's wait is over (vcpu.marking). A writer that hits a
+ * set line adds one to gen. A cached block is valid while gen is what it was.
  *
  * References: [KVM-API], virt/kvm in the kernel for the roles. Threads: as said at each field.
  */
@@ -218,9 +219,16 @@ void kvm_request_all(struct kvm_vm *vm, uint32_t bits, struct vcpu *self);
  * Set request bits in every vCPU but self and wait until each has acted on them or is outside guest
  * mode (it acts before it enters). self: the calling vCPU when the caller is one in guest mode,
  * else NULL; it counts as outside guest mode while it waits and may itself have flushed on return,
- * so it must not keep host pointers or slots across the call.
+ * so it must not keep slots across the call, and host pointers and pages only if REQ_FLUSH_CODE has
+ * not come. Ends what self->marking says.
  */
 void kvm_sync_vcpus(struct kvm_vm *vm, uint32_t bits, struct vcpu *self);
+
+/* Is another vCPU making all others take the slow path for writes to the page? vCPU thread. */
+bool kvm_others_marking(struct vcpu *self, const struct kvm_page *page);
+
+/* Wait until none is: as kvm_sync_vcpus for what may be kept. vCPU in guest mode. */
+void kvm_wait_marking(struct vcpu *self, const struct kvm_page *page);
 
 /*
  * Guest mode: the vCPU may use slots, host pointers and cached code. Enter acts on REQ_OUTSIDE

@@ -99,7 +99,12 @@ static void smp_together(double seconds, void *(*body)(void *), void (*change)(u
 
 /* ---- patch ---------------------------------------------------------------------------------- */
 
-static uint8_t *patch_code;
+/* A page that has been written for a while is treated in another way: go on to the next one. */
+#define PATCH_PAGES 512
+#define PATCH_TURNS 64
+
+static uint8_t *patch_pages;
+static _Atomic(uint8_t *) patch_code;
 static _Atomic uint32_t patch_published, patch_next;
 
 static void *patch_body(void *arg)
@@ -108,9 +113,10 @@ static void *patch_body(void *arg)
 
 	while (!atomic_load_explicit(&smp_stop, memory_order_relaxed)) {
 		uint32_t before = atomic_load(&patch_published), got, after;
+		uint8_t *code = atomic_load(&patch_code);
 		uint32_t (*f)(void);
 
-		memcpy(&f, &patch_code, sizeof(f));
+		memcpy(&f, &code, sizeof(f));
 		smp_serialise();
 		got = f();
 		after = atomic_load(&patch_next);
@@ -123,32 +129,45 @@ static void *patch_body(void *arg)
 	return NULL;
 }
 
+/* nop; mov eax, constant at an aligned address; ret */
+static void patch_write(uint8_t *page, uint32_t v)
+{
+	memcpy(page, "\x0f\x1f\x00\xb8", 4);
+	memcpy(page + 4, &v, 4);
+	page[8] = 0xc3;
+}
+
 /* Odd steps change all bytes of the constant now and then, so that a torn one is out of range. */
 static void patch_change(uint64_t turn)
 {
 	uint32_t v = (uint32_t)turn * 2049;
+	uint8_t *code = atomic_load(&patch_code);
 
 	if (v < atomic_load(&patch_published))
 		return;
+	if (turn % PATCH_TURNS == 0) {
+		code = patch_pages + turn / PATCH_TURNS % PATCH_PAGES * 4096;
+		patch_write(code, atomic_load(&patch_published));
+		atomic_store(&patch_code, code);
+	}
 	atomic_store(&patch_next, v);
-	atomic_store((_Atomic uint32_t *)(void *)(patch_code + 4), v);
+	atomic_store((_Atomic uint32_t *)(void *)(code + 4), v);
 	atomic_store(&patch_published, v);
-	if (turn % 64 == 0)
+	if (turn % 8 == 0)
 		usleep(100);
 }
 
 static void smp_patch(double seconds)
 {
-	uint8_t *page = smp_map(4096, PROT_READ | PROT_WRITE | PROT_EXEC);
+	size_t size = PATCH_PAGES * 4096;
 
-	/* nop; mov eax, constant at an aligned address; ret */
-	memcpy(page, "\x0f\x1f\x00\xb8", 4);
-	page[8] = 0xc3;
-	patch_code = page;
+	patch_pages = smp_map(size, PROT_READ | PROT_WRITE | PROT_EXEC);
+	patch_write(patch_pages, 0);
+	atomic_store(&patch_code, patch_pages);
 	atomic_store(&patch_published, 0);
 	atomic_store(&patch_next, 0);
 	smp_together(seconds, patch_body, patch_change);
-	munmap(page, 4096);
+	munmap(patch_pages, size);
 }
 
 /* ---- rewrite -------------------------------------------------------------------------------- */

@@ -250,6 +250,8 @@ struct vcpu {
 	bool in_exclusive; /* between kvm_exclusive_start and _end */
 	int delivering;	   /* exception vector whose delivery is under way, or -1 */
 	long run_result;   /* what the KVM_RUN under way will return */
+	/* pages that others may write to unseen until its kvm_sync_vcpus() ends; never followed */
+	_Atomic(const struct kvm_page *) marking[2];
 	atomic_int in_guest; /* 1 between entry and exit: see kvm_sync_vcpus */
 	atomic_int kick_fd;  /* eventfd to wake a halted vCPU */
 	atomic_bool halted_wait; /* asleep in kvm_vcpu_wait */

@@ -287,17 +287,77 @@ static struct block *block_add(struct vcpu *v, struct block *b, struct block **h
 	return b;
 }
 
+/* A page from which a block is decoded. */
+struct block_page {
+	struct kvm_page *page;
+	gpa_t gpa;
+	uint32_t gen; /* when decoding began */
+};
+
+enum block_marked { MARK_DONE, MARK_AGAIN, MARK_WAIT };
+
 /*
- * Decode at (t, off) and enter it in the hash. NULL: the first instruction crosses the page.
- * *again: everything was looked up once more, as t may be stale, and the result is block_lookup's.
+ * Bytes in these lines have been decoded: from now on, and when block_wait() has ended, all writes
+ * to the page take the slow path. MARK_WAIT: a block_wait() is due. So it is also if another vCPU
+ * has set the first lines and its own has not ended: a third may still write to the page unseen.
+ * MARK_AGAIN: the bytes may have been written before that, decode again. n: 0 or 1, which of the
+ * pages of a block it is.
  */
-static struct block *block_make(struct vcpu *v, struct itlb_entry *t, unsigned off, unsigned mode,
-				struct block **head, bool *again)
+static enum block_marked block_set_lines(struct vcpu *v, unsigned n, const struct block_page *p,
+					 uint64_t lines)
 {
+	struct kvm_page *page = p->page;
+	uint64_t old = atomic_load(&page->code_lines);
+
+	while (old && !atomic_compare_exchange_weak(&page->code_lines, &old, old | lines))
+		;
+	if (!old) { /* before the lines: whoever finds them finds this */
+		atomic_store(&v->marking[n], page);
+		atomic_fetch_or(&page->code_lines, lines);
+		mmu_drop_writes(v, p->gpa);
+		return MARK_WAIT;
+	}
+	if (kvm_others_marking(v, page))
+		return MARK_WAIT;
+	return (old & lines) == lines &&
+			       atomic_load_explicit(&page->gen, memory_order_acquire) == p->gen &&
+			       (atomic_load(&page->code_lines) & lines) == lines
+		       ? MARK_DONE
+		       : MARK_AGAIN;
+}
+
+/*
+ * Until nobody writes to the n pages unseen any more. False: slots have gone meanwhile, and pages
+ * with them, so that all has to be looked up again.
+ */
+static bool block_wait(struct vcpu *v, const struct block_page *p, unsigned n)
+{
+	if (atomic_load(&v->marking[0]) || atomic_load(&v->marking[1]))
+		kvm_sync_vcpus(v->vm, REQ_TLB_FLUSH, v);
+	for (unsigned k = 0; k < n; k++)
+		kvm_wait_marking(v, p[k].page);
+	return !v->flush_code;
+}
+
+/* Others write faster than we decode: after so many turns an instruction is run uncached. */
+#define BLOCK_TURNS 64
+
+/* Why there is no block. */
+enum block_none {
+	NONE_CUT,   /* the first instruction goes on in the next page, or in none */
+	NONE_AGAIN, /* slots have gone: look everything up once more */
+	NONE_HASTY, /* the bytes do not stay */
+};
+
+/* Decode at (t, off) and enter it in the hash. NULL: *none says why. */
+static struct block *block_make(struct vcpu *v, struct itlb_entry *t, unsigned off, unsigned mode,
+				struct block **head, enum block_none *none)
+{
+	struct block_page p = { .page = t->page, .gpa = t->gpa };
 	struct block_cache *c = v->blocks;
-	struct kvm_page *page = t->page;
 	const uint8_t *host = t->host + off;
-	gpa_t gpa = t->gpa;
+	enum block_marked marked;
+	unsigned turns = 0;
 	struct block *b;
 
 	if (c->used + BLOCK_BYTES > c->size) {
@@ -305,118 +365,83 @@ static struct block *block_make(struct vcpu *v, struct itlb_entry *t, unsigned o
 		*head = NULL;
 	}
 	b = (struct block *)(c->arena + c->used);
-	for (;;) {
-		uint64_t lines, old;
-
-		b->gen = atomic_load_explicit(&page->gen, memory_order_acquire);
-		if (!block_decode(v, b, host, PAGE_SIZE - off))
+	do {
+		p.gen = atomic_load_explicit(&p.page->gen, memory_order_acquire);
+		*none = turns++ == BLOCK_TURNS ? NONE_HASTY : NONE_CUT;
+		if (*none == NONE_HASTY || !block_decode(v, b, host, PAGE_SIZE - off))
 			return NULL;
-		lines = block_lines(off, b->bytes);
-		old = atomic_fetch_or(&page->code_lines, lines);
-		if (!old) {
-			/* from now on all writes to the page take the slow path */
-			mmu_drop_writes(v, gpa);
-			if (atomic_load(&v->vm->nvcpus) > 1) {
-				kvm_sync_vcpus(v->vm, REQ_TLB_FLUSH, v);
-				/* the slot may be gone: start over */
-				*again = true;
-				return block_lookup(v);
-			}
-			continue;
+		marked = block_set_lines(v, 0, &p, block_lines(off, b->bytes));
+		if (marked == MARK_WAIT && !block_wait(v, &p, 1)) {
+			*none = NONE_AGAIN;
+			return NULL;
 		}
-		/* only now is a write to these bytes sure to be seen: decode again if they were not
-		 */
-		if ((old & lines) == lines &&
-		    atomic_load_explicit(&page->gen, memory_order_acquire) == b->gen &&
-		    (atomic_load(&page->code_lines) & lines) == lines)
-			break;
-	}
+	} while (marked != MARK_DONE);
 	b->host = host;
-	b->page = page;
+	b->page = p.page;
+	b->gen = p.gen;
 	b->mode = (uint8_t)mode;
 	b->has_page_end = 0;
 	b->crosses = 0;
 	return block_add(v, b, head);
 }
 
-/* Are all these lines known to hold code, which they did before old was read? */
-static bool block_lines_known(const struct kvm_page *page, uint64_t old, uint64_t lines,
-			      uint32_t gen)
-{
-	return (old & lines) == lines &&
-	       atomic_load_explicit(&page->gen, memory_order_acquire) == gen &&
-	       (atomic_load(&page->code_lines) & lines) == lines;
-}
-
 /*
- * The instruction at (t, off) goes on in the next page: as block_make, in 64-bit mode. NULL: it is
- * none, or not memory.
+ * The instruction at (t, off) goes on in the next page: as block_make, in 64-bit mode. NULL also if
+ * it is none.
  */
 static struct block *block_make_cross(struct vcpu *v, gva_t la, const struct itlb_entry *t,
-				      unsigned off, unsigned mode, struct block **head, bool *again)
+				      unsigned off, unsigned mode, struct block **head,
+				      enum block_none *none)
 {
-	struct kvm_page *page[2] = { t->page };
+	struct block_page p[2] = { { .page = t->page, .gpa = t->gpa } };
 	const uint8_t *host[2] = { t->host + off };
-	gpa_t gpa[2] = { t->gpa };
 	struct block_cache *c = v->blocks;
 	unsigned first = (unsigned)PAGE_SIZE - off;
-	uint64_t lines[2], old[2];
+	enum block_marked marked[2];
+	unsigned turns = 0;
 	struct block *b;
 	struct insn *i;
-	uint32_t gen[2];
 
 	t = block_fetch_page(v, (la & PAGE_MASK) + PAGE_SIZE);
 	if (!t)
 		return NULL;
-	page[1] = t->page;
+	p[1] = (struct block_page){ .page = t->page, .gpa = t->gpa };
 	host[1] = t->host;
-	gpa[1] = t->gpa;
 	if (c->used + BLOCK_BYTES > c->size) {
 		block_cache_flush(v);
 		*head = NULL;
 	}
 	b = (struct block *)(c->arena + c->used);
 	i = &b->insns[0];
-	for (;;) {
+	do {
 		uint8_t bytes[15];
 
 		for (unsigned k = 0; k < 2; k++)
-			gen[k] = atomic_load_explicit(&page[k]->gen, memory_order_acquire);
+			p[k].gen = atomic_load_explicit(&p[k].page->gen, memory_order_acquire);
 		memcpy(bytes, host[0], MIN(first, 15u));
 		if (first < 15)
 			memcpy(bytes + first, host[1], 15 - first);
-		if (insn_decode(bytes, 15, v->mode, v->real, i) != DECODE_OK || i->len <= first)
+		if (turns++ == BLOCK_TURNS ||
+		    insn_decode(bytes, 15, v->mode, v->real, i) != DECODE_OK || i->len <= first)
 			return NULL;
-		lines[0] = block_lines(off, first);
-		lines[1] = block_lines(0, i->len - first);
-		for (unsigned k = 0; k < 2; k++)
-			old[k] = atomic_fetch_or(&page[k]->code_lines, lines[k]);
-		if (!old[0] || !old[1]) {
-			for (unsigned k = 0; k < 2; k++)
-				if (!old[k])
-					mmu_drop_writes(v, gpa[k]);
-			if (atomic_load(&v->vm->nvcpus) > 1) {
-				kvm_sync_vcpus(v->vm, REQ_TLB_FLUSH, v);
-				*again = true;
-				return block_lookup(v);
-			}
-			continue;
+		marked[0] = block_set_lines(v, 0, &p[0], block_lines(off, first));
+		marked[1] = block_set_lines(v, 1, &p[1], block_lines(0, i->len - first));
+		if ((marked[0] == MARK_WAIT || marked[1] == MARK_WAIT) && !block_wait(v, p, 2)) {
+			*none = NONE_AGAIN;
+			return NULL;
 		}
-		if (block_lines_known(page[0], old[0], lines[0], gen[0]) &&
-		    block_lines_known(page[1], old[1], lines[1], gen[1]))
-			break;
-	}
+	} while (marked[0] != MARK_DONE || marked[1] != MARK_DONE);
 	block_set_exec(v, i);
 	b->n = 1;
 	b->bytes = i->len;
 	b->alone = v->vm->options.jit_check && !jit_check_pure(i);
 	b->host = host[0];
-	b->page = page[0];
-	b->gen = gen[0];
+	b->page = p[0].page;
+	b->gen = p[0].gen;
 	b->mode = (uint8_t)mode;
 	b->has_page_end = 0;
 	b->crosses = 1;
-	*block_cross(b) = (struct block_cross){ page[1], host[1], gen[1] };
+	*block_cross(b) = (struct block_cross){ p[1].page, host[1], p[1].gen };
 	return block_add(v, b, head);
 }
 
@@ -437,8 +462,9 @@ static bool block_goes_on(struct vcpu *v, const struct block *b, gva_t la)
 	return t && t->host == block_cross(b)->host;
 }
 
+/* NULL and NONE_AGAIN: start over. */
 static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit,
-				       struct jump_entry *j, uint64_t key)
+				       struct jump_entry *j, uint64_t key, enum block_none *none)
 {
 	unsigned mode = v->mode | (unsigned)v->real << 2, off = la & ~PAGE_MASK;
 	struct itlb_entry *t;
@@ -467,13 +493,11 @@ static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit,
 		break;
 	}
 	if (!b) {
-		bool again = false;
-
-		b = block_make(v, t, off, mode, head, &again);
-		if (!b && v->long64 && !again)
-			b = block_make_cross(v, la, t, off, mode, head, &again);
-		if (again) /* a NULL then says that there is no memory, and host is stale */
-			return b;
+		b = block_make(v, t, off, mode, head, none);
+		if (!b && v->long64 && *none == NONE_CUT)
+			b = block_make_cross(v, la, t, off, mode, head, none);
+		if (!b && *none == NONE_AGAIN)
+			return NULL;
 	}
 	if (!b || b->has_page_end || b->bytes > limit)
 		return block_uncached(v, la, host, PAGE_SIZE - off, limit);
@@ -486,7 +510,9 @@ struct block *block_lookup(struct vcpu *v)
 {
 	uint64_t rip = v->r[REG_RIP], limit = 15 + PAGE_SIZE, key;
 	struct jump_entry *j;
+	struct block *b;
 	gva_t la = rip;
+	enum block_none none;
 
 	key = v->asid | (uint64_t)(v->cpl == 3) << 12 | (uint64_t)v->mode << 13 |
 	      (uint64_t)v->real << 15;
@@ -504,5 +530,9 @@ struct block *block_lookup(struct vcpu *v)
 	v->insn_rip = rip; /* fetching may throw */
 	if (v->long64 && (uint64_t)sext(rip, 48) != rip)
 		throw_gp(v, 0);
-	return block_lookup_slow(v, la, limit, j, key);
+	do {
+		none = NONE_CUT;
+		b = block_lookup_slow(v, la, limit, j, key, &none);
+	} while (!b && none == NONE_AGAIN);
+	return b;
 }
