@@ -34,9 +34,30 @@ static void piix3_routes(void **state)
 	bed_free(b);
 }
 
+/* A second one is refused, and leaves the routes of the first alone. */
+static void piix3_twice(void **state)
+{
+	struct bed *b = bed_new();
+	struct err e = { 0 };
+	struct dev *d;
+
+	bed_pci(b);
+	d = dev_create(&b->md, &piix3_class, NULL, NULL, "addr", "0", NULL);
+	assert_non_null(d);
+	assert_null(dev_create(&b->md, &piix3_class, NULL, &e, "addr", "5", NULL));
+	assert_non_null(strstr(e.msg, "PIIX3 already"));
+	assert_int_equal(bed_cfg_read(b, 5 << 3, PCI_VENDOR_ID, 2), 0xffff);
+	b->md.pci->route(b->md.pci->route_opaque, 1, true);
+	assert_true(b->level[17]);
+	bed_free(b);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(piix3_routes) };
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(piix3_routes),
+		cmocka_unit_test(piix3_twice),
+	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,6 +13,8 @@
  * References:   [PIIX3 "PCI configuration registers, function 0", "PIRQRC[A:D]"]
  * Threads:      any vCPU, under the device lock.  Time: none.  Host resources: none.
  */
+#include <errno.h>
+
 #include "hw/pci/pci.h"
 #include "hw/pci/piix.h"
 
@@ -116,6 +118,10 @@ static int piix3_realize(struct dev *d, struct err *e)
 	r = pci_realize(&p->pci, &p->s.pci, &id, &ops, PIIX_SLOT << 3, e);
 	if (r < 0)
 		return r;
+	if (p->pci.pbus->route == piix3_pirq) {
+		pci_unrealize(&p->pci);
+		return err_set(e, EBUSY, "the PCI bus has a PIIX3 already");
+	}
 	piix3_registers(&p->pci);
 	for (unsigned i = 0; i < 4; i++)
 		if (PIIX3_IOAPIC_GSI + i < d->md->n_gsi)
