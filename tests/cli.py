@@ -68,6 +68,7 @@ WRONG = [
     ([good, '-device', 'isa-debug-exit,iobase=0x3f8'], '-device'),
     ([good, '-device', 'isa-debug-exit,id=a', '-device', 'isa-debugcon,id=a'], "a"),
     ([good, '-device', 'isa-debugcon,chardev=nobody'], 'nobody'),
+    ([good, '-M', 'pc', '-device', 'PIIX3,addr=5'], 'has a PIIX3 already'),
     ([good, '-device', 'virtio-rnd'], 'did you mean virtio-rng?'),
     ([good, '-device', 'virtio-rng-device,max-bytes=0'], 'max-bytes'),
     ([good, '-device', 'virtio-rng-device,period=1,adr=2'], 'no property adr'),
@@ -151,6 +152,20 @@ for args, says in ((['-help'], b'-kernel FILE'), (['-version'], b'kvasir 0.'),
                    (['-device', 'isa-serial,help'], b'iobase'), (['-cpu', 'help'], b'avx2')):
     rc, out, err = kvasir(binary, *args)
     t.ok(rc == 0 and says in out and not err, ' '.join(args), f'{rc} {out} {err}')
+
+for name, want in (('guest=vm1,process=kv-proc', 'kv-proc'), ('vm1', 'vm1'),
+                   ('a-long-name-of-a-guest', 'a-long-name-of-')):
+    p = subprocess.Popen([binary, '-accel', 'soft', '-display', 'none', '-name', name, good],
+                         stdin=subprocess.DEVNULL)
+    got = ''
+    for i in range(100):
+        got = open(f'/proc/{p.pid}/comm').read().strip()
+        if got == want or p.poll() is not None:
+            break
+        time.sleep(0.05)
+    p.kill()
+    p.wait()
+    t.ok(got == want, f'-name {name}: the process is called {want}', got)
 
 os.unlink(good)
 subprocess.run(['rm', '-rf', work], check=False)

@@ -164,8 +164,8 @@ int main(int argc, char **argv)
 	atexit(main_restore);
 	r = options_parse(&o, argc, argv, &e);
 	if (r == 0 && !o.done) {
-		if (o.name)
-			prctl(PR_SET_NAME, o.name);
+		if (o.process || o.name)
+			prctl(PR_SET_NAME, o.process ? o.process : o.name);
 		r = main_signals(&e);
 		if (r == 0)
 			r = main_machine(&o, &status, &e);

@@ -86,7 +86,8 @@ static int opt_name(struct options *o, const char *arg, struct err *e)
 		return r;
 	if (keyval_get(&k, "guest"))
 		o->name = options_keep(o, keyval_get(&k, "guest"), e);
-	(void)keyval_get(&k, "process");
+	if (keyval_get(&k, "process"))
+		o->process = options_keep(o, keyval_get(&k, "process"), e);
 	r = keyval_bool(&k, "debug-threads", &debug_threads, e); /* threads always have names */
 	if (r == 0)
 		r = keyval_done(&k, known, e);

@@ -31,8 +31,9 @@ struct options {
 	unsigned net_nic, net_backend; /* -net nic, -net BACKEND: how many */
 	unsigned net_nic_at;           /* the card's place in cfg.nic */
 	const char *net_backend_id;
-	const char *name; /* -name */
-	const char *disk; /* the first disk image given without an option */
+	const char *name;    /* -name */
+	const char *process; /* -name process=; NULL: the guest's name */
+	const char *disk;    /* the first disk image given without an option */
 	void *owned[256]; /* strings made here, for options_free */
 	unsigned nowned;
 };
