@@ -74,12 +74,21 @@ bool kvm_memslot_written(struct kvm_memslot *slot, gpa_t gpa, uint64_t len)
 		if (atomic_fetch_or(&p->code_lines, 0) & lines) {
 			/*
 			 * The page is not code any more, unless it has been so often that decoding
-			 * and writing take turns: then its writes stay on the slow path. The lines
-			 * go before gen: a decoder that has seen its lines set looks at both again.
+			 * and writing take turns: then its writes stay on the slow path. gen goes
+			 * before the lines, so that no block is valid when writes are unseen again;
+			 * and until they are gone nobody makes one.
 			 */
-			if (atomic_fetch_add(&p->writes, 1) < MEMSLOT_MIXED_WRITES)
-				atomic_store(&p->code_lines, 0);
+			bool clear = atomic_load(&p->writes) < MEMSLOT_MIXED_WRITES;
+
+			if (clear) {
+				atomic_fetch_add(&p->writes, 1);
+				atomic_fetch_add(&p->clearing, 1);
+			}
 			atomic_fetch_add(&p->gen, 1);
+			if (clear) {
+				atomic_store(&p->code_lines, 0);
+				atomic_fetch_sub(&p->clearing, 1);
+			}
 			code = true;
 		}
 		kvm_memslot_mark_dirty(slot, gfn);

@@ -35,7 +35,8 @@ struct kvm_vm;
 struct kvm_page {
 	_Atomic uint64_t code_lines; /* bit n: bytes 64n..64n+63 have been decoded */
 	_Atomic uint32_t gen;        /* changes when decoded bytes are written */
-	_Atomic uint32_t writes;     /* how often that happened: engines stop caching hot pages */
+	_Atomic uint16_t writes;     /* how often that happened, up to a number of no interest */
+	_Atomic uint16_t clearing;   /* how many are taking the lines away, after gen has changed */
 };
 
 struct kvm_memslot {

@@ -287,30 +287,55 @@ static struct block *block_add(struct vcpu *v, struct block *b, struct block **h
 	return b;
 }
 
-/* A page from which a block is decoded. */
+/* A page from which a block is decoded, and what was known of it before its bytes were read. */
 struct block_page {
 	struct kvm_page *page;
 	gpa_t gpa;
-	uint32_t gen; /* when decoding began */
+	uint32_t gen;
+	uint64_t lines; /* to which no store was unseen, if settled */
+	bool settled;
 };
+
+/* Add lines to a page that has some. Returns what was set before; 0: none, and none is now. */
+static uint64_t block_add_lines(struct kvm_page *page, uint64_t lines)
+{
+	uint64_t old = atomic_load(&page->code_lines);
+
+	while (old && (old & lines) != lines &&
+	       !atomic_compare_exchange_weak(&page->code_lines, &old, old | lines))
+		;
+	return old;
+}
+
+/* Before bytes are read. lines: where they begin, which spares most blocks a second turn. */
+static void block_begin(struct vcpu *v, struct block_page *p, uint64_t lines)
+{
+	p->gen = atomic_load(&p->page->gen);
+	p->lines = block_add_lines(p->page, lines);
+	if (p->lines)
+		p->lines |= lines;
+	p->settled = !atomic_load(&p->page->clearing) && !kvm_others_marking(v, p->page);
+}
 
 enum block_marked { MARK_DONE, MARK_AGAIN, MARK_WAIT };
 
 /*
- * Bytes in these lines have been decoded: from now on, and when block_wait() has ended, all writes
- * to the page take the slow path. MARK_WAIT: a block_wait() is due. So it is also if another vCPU
- * has set the first lines and its own has not ended: a third may still write to the page unseen.
- * MARK_AGAIN: the bytes may have been written before that, decode again. n: 0 or 1, which of the
- * pages of a block it is.
+ * Bytes in these lines have been decoded, after block_begin(): from now on, and when block_wait()
+ * has ended, all writes to the page take the slow path. MARK_WAIT: a block_wait() is due. So it is
+ * also if another vCPU has set the first lines and its own has not ended: a third may still write
+ * to the page unseen. MARK_AGAIN: the bytes may have been written unseen, decode again. n: 0 or 1,
+ * which of the pages of a block it is.
+ *
+ * MARK_DONE says that from before the bytes were read until now the lines were set, nobody was
+ * marking or clearing the page (one that began after the first look and has ended would have had to
+ * wait for this vCPU, or has changed gen), and no store to them was seen.
  */
 static enum block_marked block_set_lines(struct vcpu *v, unsigned n, const struct block_page *p,
 					 uint64_t lines)
 {
 	struct kvm_page *page = p->page;
-	uint64_t old = atomic_load(&page->code_lines);
+	uint64_t old = block_add_lines(page, lines);
 
-	while (old && !atomic_compare_exchange_weak(&page->code_lines, &old, old | lines))
-		;
 	if (!old) { /* before the lines: whoever finds them finds this */
 		atomic_store(&v->marking[n], page);
 		atomic_fetch_or(&page->code_lines, lines);
@@ -319,9 +344,8 @@ static enum block_marked block_set_lines(struct vcpu *v, unsigned n, const struc
 	}
 	if (kvm_others_marking(v, page))
 		return MARK_WAIT;
-	return (old & lines) == lines &&
-			       atomic_load_explicit(&page->gen, memory_order_acquire) == p->gen &&
-			       (atomic_load(&page->code_lines) & lines) == lines
+	return p->settled && (p->lines & lines) == lines && (old & lines) == lines &&
+			       !atomic_load(&page->clearing) && atomic_load(&page->gen) == p->gen
 		       ? MARK_DONE
 		       : MARK_AGAIN;
 }
@@ -350,8 +374,8 @@ enum block_none {
 };
 
 /* Decode at (t, off) and enter it in the hash. NULL: *none says why. */
-static struct block *block_make(struct vcpu *v, struct itlb_entry *t, unsigned off, unsigned mode,
-				struct block **head, enum block_none *none)
+static struct block *block_make(struct vcpu *v, const struct itlb_entry *t, unsigned off,
+				unsigned mode, struct block **head, enum block_none *none)
 {
 	struct block_page p = { .page = t->page, .gpa = t->gpa };
 	struct block_cache *c = v->blocks;
@@ -366,7 +390,7 @@ static struct block *block_make(struct vcpu *v, struct itlb_entry *t, unsigned o
 	}
 	b = (struct block *)(c->arena + c->used);
 	do {
-		p.gen = atomic_load_explicit(&p.page->gen, memory_order_acquire);
+		block_begin(v, &p, block_lines(off, 1));
 		*none = turns++ == BLOCK_TURNS ? NONE_HASTY : NONE_CUT;
 		if (*none == NONE_HASTY || !block_decode(v, b, host, PAGE_SIZE - off))
 			return NULL;
@@ -416,8 +440,8 @@ static struct block *block_make_cross(struct vcpu *v, gva_t la, const struct itl
 	do {
 		uint8_t bytes[15];
 
-		for (unsigned k = 0; k < 2; k++)
-			p[k].gen = atomic_load_explicit(&p[k].page->gen, memory_order_acquire);
+		block_begin(v, &p[0], block_lines(off, 1));
+		block_begin(v, &p[1], block_lines(0, 1));
 		memcpy(bytes, host[0], MIN(first, 15u));
 		if (first < 15)
 			memcpy(bytes + first, host[1], 15 - first);
@@ -467,7 +491,7 @@ static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit,
 				       struct jump_entry *j, uint64_t key, enum block_none *none)
 {
 	unsigned mode = v->mode | (unsigned)v->real << 2, off = la & ~PAGE_MASK;
-	struct itlb_entry *t;
+	struct itlb_entry *found, at;
 	struct block **head, **pp, *b;
 	uint64_t gen = v->fetch_gen;
 	const uint8_t *host;
@@ -478,10 +502,11 @@ static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit,
 		block_cache_flush(v);
 		gen = v->fetch_gen;
 	}
-	t = block_fetch_page(v, la);
-	if (!t)
+	found = block_fetch_page(v, la);
+	if (!found)
 		return NULL;
-	host = t->host + off;
+	at = *found; /* which a flush may empty while a block is made */
+	host = at.host + off;
 	head = block_head(v->blocks, host);
 	for (pp = head; (b = *pp); pp = &b->next) {
 		if (b->host != host || b->mode != mode)
@@ -493,9 +518,9 @@ static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit,
 		break;
 	}
 	if (!b) {
-		b = block_make(v, t, off, mode, head, none);
+		b = block_make(v, &at, off, mode, head, none);
 		if (!b && v->long64 && *none == NONE_CUT)
-			b = block_make_cross(v, la, t, off, mode, head, none);
+			b = block_make_cross(v, la, &at, off, mode, head, none);
 		if (!b && *none == NONE_AGAIN)
 			return NULL;
 	}
@@ -506,6 +531,12 @@ static struct block *block_lookup_slow(struct vcpu *v, gva_t la, uint64_t limit,
 	return b;
 }
 
+static uint64_t block_key(const struct vcpu *v)
+{
+	return v->asid | (uint64_t)(v->cpl == 3) << 12 | (uint64_t)v->mode << 13 |
+	       (uint64_t)v->real << 15;
+}
+
 struct block *block_lookup(struct vcpu *v)
 {
 	uint64_t rip = v->r[REG_RIP], limit = 15 + PAGE_SIZE, key;
@@ -514,8 +545,7 @@ struct block *block_lookup(struct vcpu *v)
 	gva_t la = rip;
 	enum block_none none;
 
-	key = v->asid | (uint64_t)(v->cpl == 3) << 12 | (uint64_t)v->mode << 13 |
-	      (uint64_t)v->real << 15;
+	key = block_key(v);
 	if (unlikely(!v->long64)) {
 		la = (uint32_t)(v->seg_base[SEG_CS] + rip);
 		v->insn_rip = rip;
@@ -532,6 +562,7 @@ struct block *block_lookup(struct vcpu *v)
 		throw_gp(v, 0);
 	do {
 		none = NONE_CUT;
+		key = block_key(v); /* slots that went have taken the ASID with them */
 		b = block_lookup_slow(v, la, limit, j, key, &none);
 	} while (!b && none == NONE_AGAIN);
 	return b;

@@ -423,8 +423,8 @@ void jit_page_written(struct vcpu *v, const struct kvm_page *page)
 
 void jit_code_written(struct vcpu *v, const struct kvm_page *page)
 {
+	kvm_request_all(v->vm, REQ_CODE, v); /* first: they are not to wait for us */
 	jit_page_written(v, page);
-	kvm_request_all(v->vm, REQ_CODE, v);
 }
 
 void jit_check_pages(struct vcpu *v)
