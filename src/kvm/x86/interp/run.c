@@ -187,6 +187,15 @@ static bool run_wakes(struct vcpu *v)
 	return (v->rflags & RF_IF) && kvm_cpu_has_interrupt(v);
 }
 
+/* HLT has ended, at once: run_wakes() tells of a kick but once. */
+static bool run_woken(struct vcpu *v)
+{
+	if (atomic_load(&v->mp_state) != KVM_MP_STATE_HALTED || !run_wakes(v))
+		return false;
+	atomic_store(&v->mp_state, KVM_MP_STATE_RUNNABLE);
+	return true;
+}
+
 /* Not runnable: wait. True when the vCPU can run, false when KVM_RUN has to end. */
 static bool run_wait(struct vcpu *v)
 {
@@ -195,16 +204,8 @@ static bool run_wait(struct vcpu *v)
 
 		if (atomic_load(&v->pending_events))
 			kvm_lapic_accept_events(v);
-		switch (atomic_load(&v->mp_state)) {
-		case KVM_MP_STATE_RUNNABLE: return true;
-		case KVM_MP_STATE_HALTED:
-			if (run_wakes(v)) {
-				atomic_store(&v->mp_state, KVM_MP_STATE_RUNNABLE);
-				return true;
-			}
-			break;
-		default: break;
-		}
+		if (atomic_load(&v->mp_state) == KVM_MP_STATE_RUNNABLE || run_woken(v))
+			return true;
 		r = atomic_load(&v->requests);
 		if (r & (REQ_KICK | REQ_SIGNAL | REQ_IMMEDIATE))
 			return false;
@@ -216,8 +217,8 @@ static bool run_wait(struct vcpu *v)
 		if (r & REQ_CODE)
 			jit_check_pages(v);
 		/* an event between the test above and r, of which nothing else would remind */
-		if (atomic_load(&v->mp_state) == KVM_MP_STATE_HALTED && run_wakes(v))
-			continue;
+		if (run_woken(v))
+			return true;
 		if (atomic_load(&v->pending_events))
 			continue;
 		kvm_guest_exit(v);
