@@ -212,12 +212,12 @@ static int request_signal_fd(struct vcpu *v)
 }
 
 /*
- * REQ_STEAL and REQ_CODE wait for the next entry: a halted processor reads no shared time areas and
- * runs no code.
+ * REQ_STEAL, REQ_CODE and REQ_OUTSIDE wait for the next entry: a halted processor reads no shared
+ * time areas, runs no code and is outside guest mode.
  */
 static bool wait_over(struct vcpu *v)
 {
-	return atomic_load(&v->requests) & ~(unsigned)(REQ_STEAL | REQ_CODE);
+	return atomic_load(&v->requests) & ~(unsigned)(REQ_STEAL | REQ_CODE | REQ_OUTSIDE);
 }
 
 /*

@@ -242,8 +242,9 @@ void kvm_guest_exit(struct vcpu *self);
 void kvm_guest_boundary(struct vcpu *self);
 
 /*
- * Sleep, outside guest mode, until a request but REQ_STEAL is set, deadline (CLOCK_MONOTONIC ns, 0:
- * none) or a host signal that may interrupt KVM_RUN; the last sets REQ_SIGNAL. vCPU thread.
+ * Sleep, outside guest mode, until a request but REQ_STEAL, REQ_CODE, REQ_OUTSIDE is set, deadline
+ * (CLOCK_MONOTONIC ns, 0: none) or a host signal that may interrupt KVM_RUN; the last sets
+ * REQ_SIGNAL. vCPU thread.
  */
 void kvm_vcpu_wait(struct vcpu *self, uint64_t deadline);
 
