@@ -448,6 +448,8 @@ bool loop_step(struct loop *l, bool block)
 	/* a handler may call loop_step; then it is still this thread when the inner one ends */
 	l->stepping = (uintptr_t)pthread_self();
 
+	if (outer)
+		runner_gone();
 	l->tid = thread_id();
 	pthread_mutex_lock(&l->mutex);
 	timeout = !block || l->bh_first || l->quit ? 0 : loop_timers_wait(l);
@@ -471,7 +473,8 @@ bool loop_step(struct loop *l, bool block)
 	ran |= loop_bh_dispatch(l);
 	ran |= loop_hooks_run(l);
 	l->stepping = outer;
-	runner_gone();
+	if (!outer)
+		runner_gone();
 	return ran;
 }
 
