@@ -310,8 +310,11 @@ static enum run_next run_service(struct vcpu *v)
 	}
 	if (atomic_load(&v->pending_events))
 		kvm_lapic_accept_events(v);
-	if (atomic_load(&v->mp_state) != KVM_MP_STATE_RUNNABLE && !run_wait(v))
-		return RUN_ON; /* a kick or a signal: dealt with on the next turn */
+	if (atomic_load(&v->mp_state) != KVM_MP_STATE_RUNNABLE) {
+		if (!run_wait(v))
+			return RUN_ON; /* a kick or a signal: dealt with on the next turn */
+		r |= REQ_EVENT; /* which run_wait() may have taken with what ended the wait */
+	}
 	if (e->exc_pending) {
 		run_deliver(v);
 		if (v->debug_exit) {
